@@ -1,0 +1,100 @@
+"""Agreement of a prediction with a reference, from one confusion matrix per case."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.image import Mask
+from autoseg.records import Measures
+
+Confusion = NDArray[np.int64]  # (K, K): [i, j] voxels of reference class i that were predicted as j
+_CHUNK = 1 << 22  # voxels counted at a time: bincount makes eight bytes of each
+
+
+def confusion(prediction: NDArray[Any], reference: NDArray[Any], classes: int, ignore: int | None = 255) -> Confusion:
+    """Voxels by reference class (rows) and predicted class (columns); all zero for empty arrays.
+
+    Args:
+        prediction, reference: class indices below `classes`, uint8 (or other integers in 0..255), any
+            shape, the same for both.
+        classes: K, at most 256.
+        ignore: voxels with this value in the reference are left out, whatever was predicted there.
+
+    Raises: ValueError when the shapes differ or a value is no class.
+    """
+    if prediction.shape != reference.shape:
+        raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} differ in shape")
+    guesses, truths = _bytes(prediction).ravel(), _bytes(reference).ravel()
+    counts = np.zeros(1 << 16, dtype=np.int64)
+    for start in range(0, truths.size, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        counts += np.bincount((truths[part].astype(np.uint16) << 8) | guesses[part], minlength=1 << 16)
+    table = counts.reshape(256, 256)
+    if ignore is not None and 0 <= ignore <= 255:
+        table[ignore] = 0
+    if table[classes:].any() or table[:, classes:].any():
+        strange = {int(value) for pair in np.argwhere(table) for value in pair if value >= classes}
+        raise ValueError(f"values {sorted(strange)} are none of {classes} classes")
+    result: Confusion = table[:classes, :classes].copy()
+    return result
+
+
+def measures(confusion: Confusion, index: int, voxel_volume: float) -> Measures:
+    """The measures of class `index`.
+
+    Neither predicted nor there: Dice and IoU are None, not counted. One of both only: they are 0.
+    Precision is None when nothing was predicted, recall when nothing is there.
+
+    Args:
+        confusion: (K, K), reference by prediction.
+        voxel_volume: of one voxel, in mm³ (volumes) or m² (rasters); 1 where there is no spacing.
+    """
+    hits = int(confusion[index, index])
+    there, predicted = int(confusion[index].sum()), int(confusion[:, index].sum())
+    return Measures(
+        dice=_ratio(2 * hits, there + predicted),
+        iou=_ratio(hits, there + predicted - hits),
+        precision=_ratio(hits, predicted),
+        recall=_ratio(hits, there),
+        true_positives=hits,
+        false_positives=predicted - hits,
+        false_negatives=there - hits,
+        volume_prediction=predicted * voxel_volume,
+        volume_reference=there * voxel_volume,
+    )
+
+
+def dice(a: Mask, b: Mask) -> float | None:
+    """Dice overlap 2|a ∩ b| / (|a| + |b|) of two masks, 0 to 1; None when both are empty.
+
+    Raises: ValueError when the shapes differ.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"masks {a.shape} and {b.shape} differ in shape")
+    both = int(np.count_nonzero(np.logical_and(a, b)))
+    return _ratio(2 * both, int(np.count_nonzero(a)) + int(np.count_nonzero(b)))
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that are defined; None when none is."""
+    defined = [value for value in values if value is not None]
+    return math.fsum(defined) / len(defined) if defined else None
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    if array.dtype.kind not in "bui":
+        raise ValueError(f"{array.dtype} holds no class indices: want uint8")
+    if array.dtype.itemsize > 1 or array.dtype.kind == "i":
+        low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+        if low < 0 or high > 255:
+            raise ValueError(f"values from {low} to {high} are no class indices: want 0 to 255")
+    return array.astype(np.uint8, copy=False)

@@ -1,0 +1,148 @@
+"""Rotation, scaling, quarter turns and mirroring as one matrix per sample, applied by one `grid_sample`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+Matrix = NDArray[np.float64]
+
+
+class Affine:
+    """Rotation by up to `degrees` per axis and scaling within `scale` (above 1: objects shrink).
+
+    Each happens with its own probability (ranges of nnU-Net); `planar` turns only within the last two axes.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        degrees: float = 30.0,
+        scale: tuple[float, float] = (0.7, 1.4),
+        rotate: float = 0.2,
+        resize: float = 0.2,
+        planar: bool = False,
+    ) -> None:
+        self.dims, self.degrees, self.scale = dims, degrees, scale
+        self.rotate, self.resize, self.planar = rotate, resize, planar
+
+    def matrix(self, rng: np.random.Generator, patch: Sequence[int]) -> Matrix:
+        """A rotation times a scale; the identity in about (1 − rotate)(1 − resize) of the draws."""
+        out = np.eye(self.dims)
+        planes = [(1, 2), (0, 2), (0, 1)] if self.dims == 3 else [(0, 1)]
+        angles = rng.uniform(-self.degrees, self.degrees, len(planes))
+        low, high = self.scale
+        factor = rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, high)
+        turned, resized = rng.random() < self.rotate, rng.random() < self.resize
+        if turned:
+            for (a, b), angle in list(zip(planes, np.deg2rad(angles), strict=True))[: 1 if self.planar else None]:
+                turn = np.eye(self.dims)
+                turn[[a, b, a, b], [a, b, b, a]] = [
+                    math.cos(angle),
+                    math.cos(angle),
+                    -math.sin(angle),
+                    math.sin(angle),
+                ]
+                out = turn @ out
+        if resized:
+            axes = range(1, 3) if self.planar and self.dims == 3 else range(self.dims)
+            out = out @ np.diag([factor if axis in axes else 1.0 for axis in range(self.dims)])
+        return out
+
+
+class Turns:
+    """Quarter turns in the plane of the last two axes; half turns only where the patch is not square."""
+
+    def __init__(self, dims: int) -> None:
+        self.dims = dims
+
+    def matrix(self, rng: np.random.Generator, patch: Sequence[int]) -> Matrix:
+        """A signed permutation of the last two axes."""
+        quarters = int(rng.integers(4))
+        if patch[-1] != patch[-2]:
+            quarters -= quarters % 2
+        out = np.eye(self.dims)
+        turn = np.array([[0.0, -1.0], [1.0, 0.0]])
+        out[-2:, -2:] = np.linalg.matrix_power(turn, quarters)
+        return out
+
+
+class Mirror:
+    """Flips every axis of `axes` (all when None) with probability 1/2. Prediction averages over the same flips."""
+
+    def __init__(self, dims: int, axes: Sequence[int] | None = None) -> None:
+        self.axes = tuple(range(dims)) if axes is None else tuple(axes)
+        self.dims = dims
+        if bad := [axis for axis in self.axes if not 0 <= axis < dims]:
+            raise ValueError(f"axes {bad} are not among the {dims} axes of the patch")
+
+    def matrix(self, rng: np.random.Generator, patch: Sequence[int]) -> Matrix:
+        """A diagonal of 1 and −1."""
+        flips = rng.random(self.dims) < 0.5
+        return np.diag([-1.0 if flips[axis] and axis in self.axes else 1.0 for axis in range(self.dims)])
+
+
+def is_exact(matrix: Matrix) -> bool:
+    """Whether the matrix only permutes and flips axes, so that no value needs interpolation."""
+    return bool(np.all((matrix == 0) | (np.abs(matrix) == 1)))
+
+
+def source_shape(matrix: Matrix, patch: Sequence[int]) -> tuple[int, ...]:
+    """Size of the box around the patch's centre that holds every voxel the matrix reaches."""
+    reach = np.abs(matrix) @ np.asarray(patch, float)
+    if is_exact(matrix):
+        return tuple(round(float(size)) for size in reach)
+    # one voxel on either side for interpolation; the parity of the patch keeps the centres together
+    edges = [math.ceil(size) + 2 for size in reach]
+    return tuple(edge + (edge - p) % 2 for edge, p in zip(edges, patch, strict=True))
+
+
+def rearrange(array: NDArray[Any], matrix: Matrix) -> NDArray[Any]:
+    """Applies an exact matrix to the trailing axes of an array whose shape is `source_shape`'s."""
+    dims = len(matrix)
+    lead = array.ndim - dims
+    order = np.abs(matrix).argmax(0)  # output axis j is source axis order[j]
+    flipped = np.flip(array, tuple(lead + i for i in range(dims) if matrix[i].sum() < 0))
+    return np.transpose(flipped, [*range(lead), *(lead + order)])
+
+
+def warp(
+    images: Tensor,
+    labels: Tensor,
+    sizes: Sequence[Sequence[int]],
+    matrices: Sequence[Matrix],
+    patch: Sequence[int],
+    fill: int,
+) -> tuple[Tensor, Tensor]:
+    """Samples every source along its matrix into a patch: linear for images, nearest for labels.
+
+    Args:
+        images: (n, C, *M), every source in the leading corner of a common shape M, zeros behind it.
+        labels: (n, *M).
+        sizes: the shape of each source within M.
+        fill: label of what lies outside a source; images get 0.
+    Returns: images (n, C, *patch) and labels (n, *patch).
+    """
+    dims = len(patch)
+    axes = [torch.arange(size, dtype=torch.float32, device=images.device) - (size - 1) / 2 for size in patch]
+    offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)  # (*patch, dims)
+    turns = torch.as_tensor(np.stack(matrices), dtype=torch.float32, device=images.device)
+    shape = (len(matrices), *(1,) * dims, dims)
+    extent = torch.as_tensor(sizes, dtype=torch.float32, device=images.device)
+    positions = torch.einsum("nij,...j->n...i", turns, offsets) + ((extent - 1) / 2).reshape(shape)
+    common = torch.tensor(images.shape[2:], dtype=torch.float32, device=images.device)
+    grid = ((2 * positions + 1) / common - 1).flip(-1)  # grid_sample wants x first, in −1..1 of voxel borders
+    moved = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    # labels are shifted by one so that the zeros outside can be told from class 0
+    shifted = F.grid_sample(
+        (labels[:, None] + 1).float(), grid, mode="nearest", padding_mode="zeros", align_corners=False
+    )[:, 0].round()
+    outside = shifted == 0
+    return moved, torch.where(outside, fill, shifted - 1).to(labels.dtype)

@@ -1,0 +1,127 @@
+"""preprocess, train, predict, evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from autoseg.cli import show
+from autoseg.cli.session import (
+    current,
+    device_option,
+    echo_json,
+    json_option,
+    plan_option,
+    seconds,
+    task_option,
+    workers_option,
+)
+
+
+@click.command()
+@click.argument("configuration", required=False)
+@task_option
+@plan_option
+@workers_option
+@click.pass_context
+def preprocess(
+    context: click.RichContext, configuration: str | None, task: str | None, plan: str | None, workers: int | None
+) -> None:
+    """Crop, normalise, resample and store what is not stored yet (all configurations, or one)."""
+    from autoseg.pipeline.tasks import prepare
+
+    session = current(context)
+    made = session.plan(task, plan)
+    for title in [configuration] if configuration else made.configurations:
+        folder, fingerprint = prepare(session.home, made, title, session.voice, workers)
+        session.voice.say(f"{title}: {len(fingerprint.usable)} cases in {folder.folder}")
+
+
+@click.command()
+@click.argument("configuration")
+@click.argument("fold")
+@click.option("--budget", help="Train as many steps as fit: 30m, 2h.")
+@click.option("--steps", type=click.IntRange(1), help="Train so many steps.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--fresh", is_flag=True, help="Start anew; the earlier run is kept beside it.")
+@click.option("--skip-bad", is_flag=True, help="Leave out cases that cannot be used.")
+@task_option
+@plan_option
+@device_option
+@workers_option
+@json_option
+@click.pass_context
+def train(
+    context: click.RichContext, /, configuration: str, fold: str, budget: str | None, steps: int | None,
+    task: str | None, plan: str | None, as_json: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Train CONFIGURATION on FOLD (0 to 4, or all), or go on where it stopped; then score its validation cases."""
+    from autoseg.pipeline.training import Wish
+    from autoseg.pipeline.training import train as run
+
+    if budget and steps:
+        raise click.UsageError("--budget and --steps exclude each other")
+    if fold != "all" and not fold.isdigit():
+        raise click.UsageError(f"{fold!r} is no fold: give 0 to 4, or all")
+    session = current(context)
+    wish = Wish(
+        configuration, "all" if fold == "all" else int(fold), steps, seconds(budget) if budget else None,
+        plugins=session.plugins, **options,
+    )  # fmt: skip
+    folder = run(session.home, session.plan(task, plan), wish, session.voice)
+    scores = folder.scores()
+    if scores and as_json:
+        echo_json(scores.model_dump(mode="json"))
+    elif scores:
+        show.scores(f"{configuration} fold {fold}", scores, folder.folder)
+
+
+@click.command()
+@click.option("-i", "--input", "source", type=click.Path(path_type=Path), required=True, help="File or folder.")
+@click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, help="Folder for the labels.")
+@click.option("--config", help="Configuration (default: the best by validation Dice).")
+@click.option("--folds", help="Folds to average: 0,1,2 (default: all that are trained).")
+@click.option("--step", type=click.FloatRange(0, 1, min_open=True), default=0.5, help="Distance of tiles in patches.")
+@click.option("--no-mirror", is_flag=True, help="Do not average over mirrored images: faster, a little worse.")
+@task_option
+@plan_option
+@device_option
+@click.pass_context
+def predict(
+    context: click.RichContext, source: Path, out: Path, config: str | None, folds: str | None, step: float,
+    no_mirror: bool, task: str | None, plan: str | None, device: str,
+) -> None:  # fmt: skip
+    """Predict a file or all images of a folder with the trained folds."""
+    from autoseg.pipeline.prediction import choose_runs, load_model, predict_files
+
+    session = current(context)
+    wanted = [fold.strip() for fold in folds.split(",")] if folds else None
+    runs = choose_runs(session.home, session.plan(task, plan), session.voice, config, wanted)
+    model = load_model(runs, device, session.plugins, step, not no_mirror)
+    written = predict_files(model, source, out, session.voice)
+    session.voice.say(f"{len(written)} labels in {out}")
+
+
+@click.command()
+@click.option("-p", "--predictions", type=click.Path(path_type=Path), required=True, help="Folder of predicted labels.")
+@click.option("-r", "--references", type=click.Path(path_type=Path), required=True, help="Folder of true labels.")
+@click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, help="Folder for the scores.")
+@click.option("-t", "--task", help="Task whose classes to score (default: the values in the references).")
+@json_option
+@click.pass_context
+def evaluate(
+    context: click.RichContext, predictions: Path, references: Path, out: Path, task: str | None, as_json: bool
+) -> None:
+    """Score a folder of predictions against a folder of references: scores.json, scores.csv and a table."""
+    from autoseg.pipeline.scoring import evaluate_folders
+    from autoseg.pipeline.tasks import dataset_of
+
+    session = current(context)
+    question = dataset_of(session.home, session.home.task(task))[0].question() if task else None
+    scores = evaluate_folders(predictions, references, out, session.voice, question)
+    if as_json:
+        echo_json(scores.model_dump(mode="json"))
+    else:
+        show.scores(f"{predictions} against {references}", scores, out)

@@ -1,0 +1,190 @@
+"""What all commands share: the home, the current task and plan, and the terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import rich_click as click
+
+from autoseg.errors import BadUsage
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from autoseg.records import Plan
+    from autoseg.store import Home
+
+T = TypeVar("T")
+NUMBER = r"(\d+(?:\.\d+)?)"
+AMOUNTS = re.compile(rf"(?:{NUMBER}h)?(?:{NUMBER}m)?(?:{NUMBER}s)?|{NUMBER}")
+QUIET_SECONDS = 15.0  # between lines of progress where there is no terminal
+
+
+class Terminal:
+    """The pipeline's voice: messages and progress bars on stderr."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=True, highlight=False)
+        self._progress: Progress | None = None
+        self._text = ""
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def status(self, text: str) -> None:
+        """Beside the bar that runs."""
+        self._text = text
+
+    def track(self, items: Iterable[T], total: int, label: str, done: int = 0) -> Iterator[T]:
+        """The items behind a progress bar; where stderr is no terminal, a line now and then."""
+        self._text = ""
+        if total == done:
+            yield from items
+        elif self.console.is_terminal:
+            yield from self._bar(items, total, label, done)
+        else:
+            yield from self._lines(items, total, label, done)
+
+    def _bar(self, items: Iterable[T], total: int, label: str, done: int) -> Iterator[T]:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = [TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(),
+                   TextColumn("{task.fields[text]}")]  # fmt: skip
+        with Progress(*columns, console=self.console) as progress:
+            bar = progress.add_task(label, total=total, completed=done, text="")
+            for item in items:
+                yield item
+                progress.update(bar, advance=1, text=self._text)
+
+    def _lines(self, items: Iterable[T], total: int, label: str, done: int) -> Iterator[T]:
+        began = last = time.monotonic()
+        for number, item in enumerate(items, 1):
+            yield item
+            now = time.monotonic()
+            if now - last > QUIET_SECONDS or done + number == total:
+                left = (now - began) / number * (total - done - number)
+                self.say(f"{label}: {done + number}/{total}, {left:.0f} s left  {self._text}".rstrip())
+                last = now
+
+
+@dataclass(frozen=True)
+class Session:
+    """One invocation of the command line."""
+
+    home: Home
+    voice: Terminal
+    plugins: Mapping[str, str]
+    verbose: bool
+
+    @classmethod
+    def open(cls, home: Path, plugins: Iterable[Path], verbose: bool) -> Session:
+        """Loads the plug-ins the user named."""
+        from autoseg.parts import load_plugin
+        from autoseg.store import Home
+
+        if not verbose:
+            warnings.simplefilter("ignore")
+        return cls(Home(home), Terminal(), dict(load_plugin(file) for file in plugins), verbose)
+
+    def task(self, wish: str | None) -> str:
+        """The task the user named, or the current one, which is said."""
+        if wish:
+            return self.home.task(wish)
+        current = self.home.current()
+        if current is None:
+            raise BadUsage("no task is current", remedy="name one with -t, or plan one: autoseg plan TASK")
+        self.voice.say(f"task {current.task}")
+        return current.task
+
+    def plan(self, task: str | None, plan: str | None) -> Plan:
+        """The plan the user named, or the current one, which is said."""
+        name, current = self.task(task), self.home.current()
+        title = plan or (current.plan if current and current.task == name else "default")
+        if plan is None and title != "default":
+            self.voice.say(f"plan {title}")
+        return self.home.plan(name, title)
+
+
+def current(context: click.Context) -> Session:
+    """The session of a command."""
+    session: Session = context.obj
+    return session
+
+
+def echo_json(fields: Any) -> None:
+    """JSON to stdout."""
+    click.echo(json.dumps(fields, indent=1))
+
+
+def table(title: str, columns: list[str], rows: Iterable[Iterable[str]]) -> None:
+    """A table to stdout; as wide as it needs to be where stdout is no terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=240)
+    shown = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown, markup=False)
+
+
+def gigabytes(text: str) -> int:
+    """Bytes of '8GB', '500 MB' or '16' (gigabytes)."""
+    units = {"": 1e9, "gb": 1e9, "g": 1e9, "mb": 1e6, "m": 1e6, "gib": 1024**3, "mib": 1024**2}
+    number = text.strip().lower().rstrip("gibm ")
+    unit = text.strip().lower()[len(number) :].strip()
+    try:
+        size = int(float(number) * units[unit])
+    except (ValueError, KeyError):
+        raise BadUsage(f"{text!r} is no amount of memory", where="--memory", expected="for example 8GB") from None
+    if size < 100_000_000:
+        raise BadUsage(f"{text!r} is too little memory", where="--memory", expected="at least 100MB")
+    return size
+
+
+def seconds(text: str) -> float:
+    """Seconds of '2h', '15m', '1h30m', '90s' or '15' (minutes)."""
+    found = AMOUNTS.fullmatch(text.strip().lower())
+    if found is None or not any(found.groups()):
+        raise BadUsage(f"{text!r} is no time", where="--budget", expected="for example 30m or 2h")
+    hours, minutes, rest, bare = (float(part or 0) for part in found.groups())
+    total = hours * 3600 + (minutes + bare) * 60 + rest
+    if total <= 0:
+        raise BadUsage(f"{text!r} is no time", where="--budget", expected="for example 30m or 2h")
+    return total
+
+
+def change(text: str) -> tuple[str, Any]:
+    """(field, value) of 'a.b=value', the value as JSON where it is JSON and as text where not."""
+    field, equals, value = text.partition("=")
+    if not equals or not field:
+        raise BadUsage(f"{text!r} sets nothing", where="--set", expected="FIELD=VALUE")
+    try:
+        return field.strip(), json.loads(value)
+    except ValueError:
+        return field.strip(), value
+
+
+task_option = click.option("-t", "--task", help="Task, by any unambiguous beginning (default: the current one).")
+plan_option = click.option("-p", "--plan", help="Plan (default: the current one).")
+device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Processes for reading and preprocessing (default: one per core).",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON to stdout instead of a table.")

@@ -1,0 +1,88 @@
+"""Records as tables on the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from autoseg.cli.session import table
+
+if TYPE_CHECKING:
+    from autoseg.records import Configuration, Fingerprint, Means, Plan, Scores
+
+WORST = 3
+
+
+def faults(task: str, fingerprint: Fingerprint) -> None:
+    """Every fault of every case, fatal ones first, and a line that counts them."""
+    found = fingerprint.all_faults
+    if found:
+        rows = [(f.case, f.fault, f.detail, "cannot be used" if f.fatal else "remark") for f in found]
+        table(f"{task}: faults", ["case", "fault", "detail", ""], rows)
+    bad = len({fault.case for fault in found if fault.fatal})
+    remarks = sum(not fault.fatal for fault in found)
+    click.echo(f"{len(fingerprint.cases)} cases: {bad} cannot be used, {remarks} remarks")
+
+
+def plan(plan: Plan, file: Path) -> None:
+    """A column per configuration, then the reasons."""
+    titles = list(plan.configurations)
+    columns = [_described(plan, title) for title in titles]
+    rows = [(field, *(column[field] for column in columns)) for field in columns[0]]
+    table(f"{plan.task}: plan {plan.name}", ["", *titles], rows)
+    table("why", ["decision", "reason"], list(plan.because.items()))
+    click.echo(f"{file} · train with: autoseg train {titles[-1]} 0")
+
+
+def _described(plan: Plan, title: str) -> dict[str, str]:
+    one = plan.configurations[title]
+    return {
+        "spacing": " × ".join(f"{s:g}" for s in one.spacing),
+        "patch": " × ".join(map(str, one.patch)),
+        "batch": str(one.batch),
+        "normalise": ", ".join(dict.fromkeys(part.name for part in one.normalise)),
+        "resample": one.resample.name,
+        "network": f"{one.network.architecture.name}, {len(one.network.features)} stages",
+        "features": " ".join(map(str, one.network.features)),
+        "strides": " ".join("×".join(map(str, s)) for s in one.network.strides),
+        "kernels": " ".join("×".join(map(str, k)) for k in one.network.kernels),
+        "loss": one.train.loss,
+        "optimiser": one.train.optimiser.name,
+        "memory (estimate)": f"{one.memory.bytes / 1e9:.2f} GB",
+        "steps": f"{one.train.steps:,}",
+        "hours": _hours(plan, title, one),
+    }
+
+
+def _hours(plan: Plan, title: str, one: Configuration) -> str:
+    speed = plan.seconds_per_step.get(title)
+    return "not measured on this machine" if speed is None else f"{speed * one.train.steps / 3600:.2f} per fold"
+
+
+def scores(title: str, scores: Scores, folder: Path) -> None:
+    """Means per class, the worst cases, the rule and where the files are."""
+    rows = [(name, *_cells(means)) for name, means in scores.mean.items()]
+    if len(rows) > 1:
+        rows.append(("mean", _number(scores.dice), "", "", "", ""))
+    table(f"{title}: {len(scores.cases)} cases", ["class", "Dice", "IoU", "precision", "recall", "cases"], rows)
+    known = {
+        case: sum(values) / len(values)
+        for case, classes in scores.cases.items()
+        if (values := [row.dice for row in classes.values() if row.dice is not None])
+    }
+    if len(known) > WORST:
+        worst = sorted(known, key=lambda case: known[case])[:WORST]
+        click.echo("worst: " + ", ".join(f"{case} {known[case]:.3f}" for case in worst))
+    click.echo(f"rule: {scores.rule}")
+    click.echo(f"{folder}")
+
+
+def _cells(means: Means) -> tuple[str, ...]:
+    numbers = (means.dice, means.iou, means.precision, means.recall)
+    return (*map(_number, numbers), str(means.cases))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

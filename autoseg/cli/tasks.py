@@ -1,0 +1,103 @@
+"""add, check, plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from autoseg.cli import show
+from autoseg.cli.session import (
+    change,
+    current,
+    device_option,
+    echo_json,
+    gigabytes,
+    json_option,
+    workers_option,
+)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--images", multiple=True, required=True, help="Glob of images, quoted; may be given several times.")
+@click.option("--labels", multiple=True, required=True, help="Glob of labels, quoted; may be given several times.")
+@click.option("--channels", help="Names of the channels: R,G,B or VV=db,VH=db.")
+@click.option("--labels-map", help="What the values of the labels mean: 255=road,0=background,128=ignore.")
+@click.option("--group", help="Regular expression on the case name; what it finds never crosses folds.")
+@click.option("--site", help="Regular expression on the case name that finds the site.")
+@click.pass_context
+def add(context: click.RichContext, /, name: str, **options: Any) -> None:
+    """Make a task from any folders of images and labels, without copying them."""
+    from autoseg.layouts import native
+    from autoseg.layouts.add import from_globs
+    from autoseg.store import save_text
+
+    session = current(context)
+    file = session.home.new_task_file(name)
+    dataset, faults = from_globs(name, **options)
+    save_text(file, native.dump(dataset))
+    classes = ", ".join(f"{name} ({value})" for name, value in dataset.labels.items())
+    channels = ", ".join(f"{channel.name} ({channel.kind})" for channel in dataset.channels)
+    session.voice.say(f"{file}: {len(dataset.cases)} cases; channels {channels}; classes {classes}")
+    for fault in faults:
+        session.voice.say(f"left out: {fault.case}: {fault.detail}")
+
+
+@click.command()
+@click.argument("task")
+@workers_option
+@json_option
+@click.pass_context
+def check(context: click.RichContext, task: str, workers: int | None, as_json: bool) -> None:
+    """Show every fault of every case of a task in one table."""
+    from autoseg.pipeline.tasks import measure
+
+    session = current(context)
+    name = session.home.task(task)
+    _, fingerprint = measure(session.home, name, session.voice, workers)
+    faults = fingerprint.all_faults
+    if as_json:
+        echo_json([fault.model_dump() for fault in faults])
+    else:
+        show.faults(name, fingerprint)
+    context.exit(2 if any(fault.fatal for fault in faults) else 0)
+
+
+@click.command()
+@click.argument("task")
+@click.option("--memory", help="Memory of the device to plan for: 8GB.")
+@device_option
+@click.option("--loss", help="For example dice+ce or dice+focal.")
+@click.option("--set", "changes", multiple=True, help="FIELD=VALUE: change the plan, e.g. configurations.2d.batch=8.")
+@click.option("--as", "name", default="default", help="Name of the plan.")
+@click.option("--splits", type=click.Path(path_type=Path), help="Folds from nnU-Net's splits_final.json.")
+@workers_option
+@json_option
+@click.pass_context
+def plan(
+    context: click.RichContext,
+    task: str,
+    memory: str | None,
+    device: str,
+    loss: str | None,
+    changes: tuple[str, ...],
+    name: str,
+    splits: Path | None,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Measure a task and decide everything that can be decided."""
+    from autoseg.pipeline.tasks import make_plan
+
+    session = current(context)
+    made = make_plan(
+        session.home, session.home.task(task), session.voice, name=name, device=device,
+        memory=gigabytes(memory) if memory else None, loss=loss, changes=dict(map(change, changes)),
+        splits=splits, workers=workers,
+    )  # fmt: skip
+    if as_json:
+        echo_json(made.model_dump(mode="json"))
+    else:
+        show.plan(made, session.home.plan_file(made.task, made.name))

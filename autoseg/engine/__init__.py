@@ -1,0 +1,72 @@
+"""Who runs a list of jobs: this process, or a pool of processes on this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Protocol, TypeVar
+
+from autoseg.errors import RunFailed
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class Executor(Protocol):
+    """Runs `function(job)` for every job; answers (index, result) as they come. An error ends it and is raised."""
+
+    def run(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[int, Result]]: ...
+
+
+class Here:
+    """One job after the other in this process."""
+
+    def run(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[int, Result]]:
+        """In the order of the jobs."""
+        for index, job in enumerate(jobs):
+            yield index, function(job)
+
+
+class Pool:
+    """Freshly started processes; function and jobs must be importable and plain. A worker that dies is an error."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def run(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[int, Result]]:
+        """In the order in which they are done."""
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(self.workers, context, initializer=_one_thread) as pool:
+            waiting = {pool.submit(function, job): index for index, job in enumerate(jobs)}
+            try:
+                for done in as_completed(waiting):
+                    yield waiting[done], done.result()
+            except BrokenProcessPool:
+                raise RunFailed(
+                    "a worker process was killed, most likely because memory ran out",
+                    remedy="start again with fewer --workers; what was finished is kept",
+                ) from None
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _one_thread() -> None:
+    """The workers share the cores: one thread each."""
+    import sys
+
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+def local(workers: int | None, jobs: int) -> Executor:
+    """This process for few jobs or one worker, else a pool (by default one worker per core)."""
+    workers = workers or cores()
+    return Here() if workers == 1 or jobs <= 2 else Pool(min(workers, jobs))
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,202 @@
+"""A dataset from globs of images and labels that lie where they are: nothing is copied."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from autoseg.errors import BadUsage
+from autoseg.image import Image
+from autoseg.layouts.common import is_number, kinds_of, match_all, one_reader, orphan
+from autoseg.layouts.pairing import cases_of, names_of, pair
+from autoseg.parts import READERS
+from autoseg.readers import ENDINGS, Reader, ending_of, is_litter
+from autoseg.records import REFERENCE, CaseFiles, Channel, Dataset, Fault, Kind, parse
+
+LABELS_READ = 200
+CLASSES = 32
+IGNORE = "ignore"
+UNMARK = "gdal_edit.py -colorinterp_4 undefined FILE"
+LABELS_MAP = "--labels-map"
+
+
+def from_globs(
+    name: str,
+    images: Sequence[str],
+    labels: Sequence[str],
+    *,
+    channels: str | None = None,
+    labels_map: str | None = None,
+    group: str | None = None,
+    site: str | None = None,
+) -> tuple[Dataset, tuple[Fault, ...]]:
+    """The dataset of the files that the globs (or folders) name, with absolute paths, and its orphans.
+
+    Args:
+        channels: 'R,G,B' or 'VV=db,elevation=other'; by default what the first image's bands suggest.
+        labels_map: '255=road,0=background'; the first value of a name is the class, further ones are merged
+            into it, `ignore` is left out. By default the values that are found in the labels.
+        group, site: regexes on the case's name; the first group, or the whole match.
+
+    Raises: BadUsage for globs, options and labels that cannot be used.
+    """
+    label_files = _files(labels, "--labels")
+    image_files = sorted(set(_files(images, "--images")) - set(label_files))
+    if not image_files:
+        raise BadUsage("all images are labels too", where="--images", remedy="give globs that differ")
+    cases, faults = _cases(image_files, label_files)
+    ids = [case.id for case in cases]
+    found = zip(_matches(group, ids, "--group"), _matches(site, ids, "--site"), strict=True)
+    cases = [
+        case.model_copy(update={"group": of_group, "site": of_site})
+        for case, (of_group, of_site) in zip(cases, found, strict=True)
+    ]
+    fields: dict[str, Any] = {"name": name, "reader": one_reader(cases, "--images, --labels", BadUsage)}
+    reader: Reader = READERS.build(fields["reader"])
+    image = reader.read([Path(file) for file in cases[0].images])
+    faults += _alpha(image, cases[0])
+    fields["channels"] = [channel.model_dump() for channel in _channels(channels, image)]
+    fields |= _labels(labels_map) if labels_map is not None else _met(reader, cases, faults)
+    fields["cases"] = [case.model_dump() for case in cases]
+    return parse(Dataset, json.dumps(fields), "autoseg add", BadUsage), tuple(faults)
+
+
+def _cases(images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[CaseFiles], list[Fault]]:
+    """The images with their labels by name, and those of either that are left over."""
+    grouped = cases_of(images, len(labels))
+    by_name = dict(zip(names_of(labels), labels, strict=True))
+    pairs = pair(list(grouped), list(by_name))
+    cases = [
+        CaseFiles(
+            id=id,
+            images=tuple(file.as_posix() for file in grouped[id]),
+            labels={REFERENCE: by_name[label].as_posix()},
+        )
+        for id, label in sorted(pairs.items())
+    ]
+    faults = [orphan("image", str(grouped[id][0]), id) for id in sorted(set(grouped) - set(pairs))]
+    faults += [orphan("label", str(by_name[id]), id) for id in sorted(set(by_name) - set(pairs.values()))]
+    return cases, faults
+
+
+def _files(patterns: Sequence[str], option: str) -> list[Path]:
+    """The absolute paths of the images that globs, file names and folders name, sorted, each once."""
+    met: set[Path] = set()
+    for pattern in patterns:
+        path = Path(pattern).expanduser()
+        if path.is_dir():
+            names = [str(file) for file in path.iterdir()]
+        else:
+            # Path.glob refuses absolute patterns
+            names = [str(path)] if path.is_file() else glob.glob(str(path), recursive=True)  # noqa: PTH207
+        files = {Path(os.path.normpath(Path(file).absolute())) for file in names if Path(file).is_file()}
+        if not files:
+            raise BadUsage(f"no file matches {pattern!r}", where=option, remedy="check the path, quote the glob")
+        met |= files
+    known = [file for file in met if ending_of(file.name) and not is_litter(file.name)]
+    if not known:
+        expected = f"one of {' '.join(ENDINGS)}"
+        raise BadUsage(f"no reader for {min(met).name}", where=option, expected=expected)
+    return sorted(known)
+
+
+def _matches(pattern: str | None, ids: Sequence[str], option: str) -> list[str | None]:
+    return [None] * len(ids) if pattern is None else match_all(pattern, ids, option, BadUsage)
+
+
+def _alpha(image: Image, case: CaseFiles) -> list[Fault]:
+    """The remark that a band is taken as a mask: GDAL marks the fourth of four bands so by default."""
+    if not image.placement.get("alpha"):
+        return []
+    detail = f"a band of {case.images[0]} is marked as alpha: it is a mask and no channel"
+    return [Fault(case=case.id, fault="alpha band", detail=detail, fatal=False)]
+
+
+def _channels(text: str | None, image: Image) -> list[Channel]:
+    """The named channels, else one per band of the first case's image."""
+    if text is None:
+        if image.channels == 3 and image.array.dtype == np.uint8:
+            return [Channel(name=name, kind="rgb") for name in "RGB"]
+        return [Channel(name=f"channel{number}", kind="other") for number in range(image.channels)]
+    entries = [entry.strip().partition("=") for entry in text.split(",")]
+    names = [name.strip() for name, _, _ in entries]
+    if not all(names) or len(names) != image.channels:
+        raise BadUsage(
+            f"{len(names)} channels in {text!r}",
+            where="--channels",
+            expected=f"{image.channels} names, one for each band of the first image",
+            remedy=f"if its band marked as alpha is a channel: {UNMARK}" if image.placement.get("alpha") else "",
+        )
+    known: tuple[Kind, ...] = get_args(Kind)
+    channels = []
+    for name, guess, (_, _, kind_name) in zip(names, kinds_of(names), entries, strict=True):
+        given = kind_name.strip()
+        if given and given not in known:
+            raise BadUsage(f"kind {given!r} of {name!r}", where="--channels", expected=f"one of {', '.join(known)}")
+        kinds: dict[str, Kind] = {kind: kind for kind in known}
+        channels.append(Channel(name=name, kind=kinds.get(given, guess)))
+    return channels
+
+
+def _labels(text: str) -> dict[str, Any]:
+    """The fields `labels`, `merged` and `ignore` by '255=road,254=road,0=background,7=ignore'."""
+    labels: dict[str, int] = {}
+    merged: dict[int, int] = {}
+    ignore: int | None = None
+    values: set[int] = set()
+    for entry in text.split(","):
+        number, _, class_name = (part.strip() for part in entry.partition("="))
+        if not is_number(number) or not class_name:
+            raise BadUsage(f"{entry.strip()!r}", where=LABELS_MAP, expected="value=name, like 255=road")
+        value = int(number)
+        if value in values:
+            raise BadUsage(f"the value {value} is named twice", where=LABELS_MAP)
+        values.add(value)
+        if class_name.lower() == IGNORE:
+            if ignore is not None:
+                raise BadUsage(f"{ignore} and {value} are both ignored", where=LABELS_MAP, expected="one value")
+            ignore = value
+        elif class_name in labels:
+            merged[value] = labels[class_name]
+        else:
+            labels[class_name] = value
+    return {"labels": labels, "merged": merged, "ignore": ignore}
+
+
+def _met(reader: Reader, cases: Sequence[CaseFiles], faults: list[Fault]) -> dict[str, Any]:
+    """The field `labels` by the values in the label files; a remark is added when not all were read."""
+    files = [Path(path) for case in cases for path in case.labels.values()]
+    chosen = files
+    if len(files) > LABELS_READ:
+        steps = np.linspace(0, len(files) - 1, LABELS_READ).round().astype(int)
+        chosen = [files[step] for step in steps]
+        detail = f"the classes are the values met in {LABELS_READ} of {len(files)} labels"
+        faults.append(Fault(case="", fault="labels sampled", detail=detail, fatal=False))
+    values: set[float] = set()
+    for file in chosen:
+        values |= set(np.unique(reader.read_label(file).array).tolist())
+        _require_classes(values, file)
+    numbers = sorted(int(value) for value in values)
+    labels = {"background" if value == 0 else f"class_{value}": value for value in numbers}
+    if len(labels) < 2:
+        raise BadUsage(f"the only value in all labels is {numbers[0]}", where="--labels", expected="two classes")
+    return {"labels": labels}
+
+
+def _require_classes(values: set[float], file: Path) -> None:
+    """Raises: BadUsage when the values cannot be classes."""
+    remedy = "name the values that count, e.g. --labels-map 0=background,255=road"
+    odd = sorted(value for value in values if not float(value).is_integer())
+    if odd or len(values) > CLASSES:
+        what = f"{len(values)} distinct values by {file.name}"
+        what += f", {odd[0]:g} among them" if odd else " (soft or anti-aliased borders, or no label at all?)"
+        raise BadUsage(what, where="--labels", expected=f"at most {CLASSES} whole numbers", remedy=remedy)
+    if min(values) < 0:
+        remedy = f"name the values, e.g. --labels-map {min(values):.0f}=ignore,0=background,1=object"
+        raise BadUsage(f"{file.name} holds the value {min(values):.0f}", where="--labels", remedy=remedy)

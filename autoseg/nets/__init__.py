@@ -1,0 +1,1 @@
+"""Networks, their blocks and norms, as parts."""

@@ -1,0 +1,1 @@
+"""The stages joined with the store and the engine: what the commands call."""

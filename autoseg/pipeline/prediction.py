@@ -1,0 +1,230 @@
+"""Predicting files with trained runs, and the validation cases of a run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autoseg.errors import BadData, BadUsage
+from autoseg.layouts.common import split_channel
+from autoseg.pipeline import scoring, tasks
+from autoseg.pipeline.voice import Voice
+from autoseg.readers import ending_of, is_litter, stem_of
+from autoseg.records import Checkpoint, Measures, Plan, Question, Run, Scores
+from autoseg.steps import cases as casework
+from autoseg.steps import evaluate
+from autoseg.store import Home, RunFolder, load_tensors, whole
+
+if TYPE_CHECKING:
+    from autoseg.image import Array, Image
+
+
+@dataclass(frozen=True)
+class Model:
+    """The networks of one configuration, one per fold, ready to predict."""
+
+    run: Run
+    networks: Sequence[Any]
+    device: Any
+    step: float = 0.5
+    mirror: bool = True
+
+    def predict(self, image: Image) -> Array:
+        """The label of an image, on its grid, in the task's values."""
+        from autoseg.steps import device as devices
+        from autoseg.steps import predict as step
+
+        precision = devices.precision(self.device, self.run.settings.train.precision)
+        return step.predict(
+            image, self.networks, self.run.settings, self.run.question, self.device, precision,
+            step=self.step, mirror=self.mirror,
+        )  # fmt: skip
+
+
+def load_model(
+    folders: Sequence[RunFolder],
+    device: str,
+    plugins: Mapping[str, str],
+    step: float = 0.5,
+    mirror: bool = True,
+) -> Model:
+    """The model of runs that differ in their fold alone. Raises: BadUsage when a plug-in of theirs is not loaded."""
+    from autoseg.steps import device as devices
+    from autoseg.steps import train
+
+    chosen = devices.choose(device)
+    networks, run = [], None
+    for folder in folders:
+        header, tensors = load_tensors(Checkpoint, folder.checkpoint_file)
+        run = header.run
+        require_plugins(run, plugins)
+        network = train.build_network(run.settings, run.question)
+        train.load_network(network, tensors)
+        networks.append(network.to(chosen).eval())
+    assert run is not None
+    return Model(run, networks, chosen, step, mirror)
+
+
+def require_plugins(run: Run, loaded: Mapping[str, str]) -> None:
+    """Raises: BadUsage when the run was trained with a plug-in that is absent, or had other contents."""
+    for name, content in run.plugins.items():
+        if loaded.get(name) != content:
+            what = "is another version of" if name in loaded else "was not given:"
+            raise BadUsage(f"--plugin {what} {name} (sha256 {content[:12]}), with which this run was trained")
+
+
+def choose_runs(
+    home: Home, plan: Plan, voice: Voice, configuration: str | None = None, folds: Sequence[str] | None = None
+) -> list[RunFolder]:
+    """The finished runs to predict with: of the configuration with the best mean validation Dice, all folds.
+
+    Raises: BadUsage when there is none.
+    """
+    runs: dict[str, dict[str, RunFolder]] = {}
+    for folder in home.finished_runs(plan.task, plan.name):
+        run = folder.run()
+        if run is not None:
+            runs.setdefault(run.configuration, {}).setdefault(str(run.fold), folder)
+    if not runs or (configuration and configuration not in runs):
+        wanted = configuration or next(iter(plan.configurations))
+        raise BadUsage(
+            f"no run of {configuration or 'any configuration'} is finished",
+            where=f"{plan.task}, plan {plan.name}",
+            expected=f"one of {', '.join(runs)}" if runs else "",
+            remedy=f"train one: autoseg train {wanted} 0",
+        )
+    dice = {title: _mean_dice(found) for title, found in runs.items()}
+    title = configuration or max(runs, key=lambda name: -1.0 if (known := dice[name]) is None else known)
+    if folds and (missing := [fold for fold in folds if fold not in runs[title]]):
+        there = ", ".join(runs[title])
+        raise BadUsage(f"fold {missing[0]} of {title} is not finished", where="--folds", expected=f"of {there}")
+    chosen = {fold: runs[title][fold] for fold in folds} if folds else runs[title]
+    best = "" if configuration or len(runs) == 1 else ", the best by validation Dice"
+    known = "not scored" if dice[title] is None else f"validation Dice {dice[title]:.4f}"
+    voice.say(f"predicting with {title}{best} ({known}), folds {', '.join(chosen)}")
+    return list(chosen.values())
+
+
+def _mean_dice(runs: Mapping[str, RunFolder]) -> float | None:
+    found = [s.dice for folder in runs.values() if (s := folder.scores()) is not None and s.dice is not None]
+    return sum(found) / len(found) if found else None
+
+
+def predict_files(model: Model, source: Path, out: Path, voice: Voice) -> list[Path]:
+    """Predicts a file, or every image of a folder, into `out`; answers the files written.
+
+    What cannot be read is set aside while the others are predicted. Raises: BadData that names all of it.
+    """
+    jobs = inputs(source, model.run.question)
+    written, faults = [], []
+    for stem, files in voice.track(jobs.items(), len(jobs), "predicting"):
+        try:
+            written.append(_predict_one(model, stem, files, out))
+        except BadData as fault:
+            faults.append(str(fault))
+    if faults:
+        more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
+        raise BadData(f"{len(faults)} of {len(jobs)} images could not be predicted: " + " | ".join(faults[:5]) + more)
+    return written
+
+
+def _predict_one(model: Model, stem: str, files: list[Path], out: Path) -> Path:
+    question = model.run.question
+    image = casework.read_image(files, question)
+    reader = casework.reader_of(question)
+    target = out / (stem + reader.label_ending(ending_of(files[0].name)))
+    if any(target.resolve() == file.resolve() for file in files):
+        raise BadUsage("would overwrite its input", where=str(target), remedy="predict into another folder")
+    label = model.predict(image)
+    with whole(target) as temporary:
+        reader.write_label(temporary, label, image)
+    return target
+
+
+def inputs(source: Path, question: Question) -> dict[str, list[Path]]:
+    """Files per case: one with all channels, or one per channel with the suffixes _0000, _0001 ….
+
+    Raises: BadUsage when there is nothing to predict or two inputs would give one output.
+    """
+    reader = casework.reader_of(question)
+    if source.is_file():
+        files = [source]
+    elif source.is_dir():
+        files = [
+            f
+            for f in sorted(source.iterdir())
+            if f.is_file() and not is_litter(f.name) and ending_of(f.name) in reader.endings
+        ]
+    else:
+        raise BadUsage("no such file or folder", where=str(source))
+    if not files:
+        known = " ".join(reader.endings)
+        raise BadUsage("holds no image", where=str(source), expected=f"files that end in {known}")
+    return _grouped(files, len(question.channels))
+
+
+def _grouped(files: Sequence[Path], channels: int) -> dict[str, list[Path]]:
+    """Files that are the channels 0000 … of one case together; every other file is a case."""
+    families: dict[str, dict[int | None, Path]] = {}
+    for file in files:
+        stem, number = split_channel(stem_of(file.name))
+        families.setdefault(stem, {})[number] = file
+    jobs: dict[str, list[Path]] = {}
+    for stem, family in families.items():
+        if set(family) == set(range(channels)) or set(family) == {0}:
+            jobs[stem] = [family[number] for number in sorted(family, key=lambda n: n or 0)]
+            continue
+        for file in family.values():
+            if stem_of(file.name) in jobs:
+                raise BadUsage(f"two images are called {stem_of(file.name)!r}", where=str(file.parent))
+            jobs[stem_of(file.name)] = [file]
+    return jobs
+
+
+def validate(
+    home: Home,
+    folder: RunFolder,
+    held_out: Sequence[str],
+    device: str,
+    plugins: Mapping[str, str],
+    voice: Voice,
+) -> Scores:
+    """Predicts the fold's cases whole and writes their labels and scores beside the run, unless that is done."""
+    done = folder.scores()
+    if done is not None:
+        voice.say(f"this run is finished: validation Dice {_shown(done.dice)}")
+        return done
+    model = load_model([folder], device, plugins)
+    dataset, _ = tasks.dataset_of(home, model.run.task)
+    task_folder, question = home.task_folder(model.run.task), model.run.question
+    shutil.rmtree(folder.predictions, ignore_errors=True)
+    measures: dict[str, dict[str, Measures]] = {}
+    dims, spaced = 3, False
+
+    def predicted() -> Iterator[None]:
+        nonlocal dims, spaced
+        for id in held_out:
+            files = dataset.case(id)
+            case = casework.load(task_folder, files, question)
+            assert case.label is not None
+            label = model.predict(case.image)
+            reader = casework.reader_of(question)
+            ending = reader.label_ending(ending_of(files.images[0]))
+            with whole(folder.predictions / (id + ending)) as temporary:
+                reader.write_label(temporary, label, case.image)
+            measures[id] = evaluate.score(label, case.label, question, case.image.spacing, id)
+            dims, spaced = len(case.image.spacing), case.image.placement.get("crs") is not None
+            yield None
+
+    for _ in voice.track(predicted(), len(held_out), "predicting validation cases"):
+        pass
+    scores = evaluate.summarise(measures, question, evaluate.unit_of(dims, spaced))
+    scoring.write(scores, folder.folder)
+    return scores
+
+
+def _shown(dice: float | None) -> str:
+    return "not defined" if dice is None else f"{dice:.4f}"

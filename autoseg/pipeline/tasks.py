@@ -1,0 +1,209 @@
+"""Measuring, planning and preprocessing a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from autoseg import engine, layouts, losses
+from autoseg.errors import BadData, BadTask
+from autoseg.layouts import folds as folding
+from autoseg.pipeline.voice import Voice
+from autoseg.records import (
+    CaseFacts,
+    CaseFiles,
+    Configuration,
+    Dataset,
+    Fault,
+    Fingerprint,
+    Folds,
+    Plan,
+    Question,
+    Target,
+    amend,
+    digest,
+)
+from autoseg.steps import cases, fingerprint, preprocess
+from autoseg.steps import plan as planning
+from autoseg.store import Home, Preprocessed, save_record
+
+
+def dataset_of(home: Home, task: str) -> tuple[Dataset, tuple[Fault, ...]]:
+    """The task as its folder describes it, and what is wrong with the folder itself."""
+    dataset, faults = layouts.read_task(home.task_folder(task))
+    return dataset, faults
+
+
+def measure(home: Home, task: str, voice: Voice, workers: int | None = None) -> tuple[Dataset, Fingerprint]:
+    """The fingerprint of a task as it is now; cases whose files have not changed are not measured again."""
+    dataset, orphans = dataset_of(home, task)
+    folder, question = home.task_folder(task), dataset.question()
+    known = _known(home, task, digest(question))
+    facts: dict[str, CaseFacts] = {}
+    fresh = []
+    for files in dataset.cases:
+        old = known.get(files.id)
+        if old and old.sha256 == cases.content_hash(folder, files):
+            facts[files.id] = old
+        else:
+            fresh.append(files)
+    job = partial(_examine, folder=folder, question=question)
+    results = engine.local(workers, len(fresh) // 4).run(job, fresh)
+    for index, found in voice.track(results, len(fresh), "measuring cases"):
+        facts[fresh[index].id] = found
+    ordered = {files.id: facts[files.id] for files in dataset.cases}
+    spread = [f.shape[0] for f in ordered.values() if f.shape]
+    flat = bool(spread) and max(spread) == 1
+    made = Fingerprint(question=digest(question), flat=flat, cases=ordered, faults=orphans)
+    save_record(home.fingerprint_file(task), made)
+    return dataset, made
+
+
+def _known(home: Home, task: str, question: str) -> Mapping[str, CaseFacts]:
+    old = home.fingerprint(task)
+    return old.cases if old and old.question == question else {}
+
+
+def _examine(files: CaseFiles, folder: Path, question: Question) -> CaseFacts:
+    return fingerprint.examine(folder, files, question)
+
+
+def folds_of(home: Home, task: str, dataset: Dataset, voice: Voice, splits: Path | None = None) -> Folds:
+    """The task's folds: written when there are none, extended by new cases, otherwise as they are."""
+    old = home.folds(task)
+    if splits is not None:
+        try:
+            wanted = folding.read_splits(splits.read_text(encoding="utf-8"), dataset.cases)
+        except OSError as problem:
+            raise BadTask(f"cannot be read: {problem.strerror}", where=str(splits)) from None
+        if old is not None and old.folds != wanted.folds:
+            file = home.folds_file(task)
+            raise BadTask("the task has other folds already", where=str(file), remedy=f"remove {file} to change them")
+        new = wanted
+    else:
+        new = folding.make_folds(dataset.cases) if old is None else folding.extend_folds(old, dataset.cases)
+    if new != old:
+        if old is not None:
+            added = sum(map(len, new.folds)) - sum(map(len, old.folds))
+            voice.say(f"{added} new cases joined the folds; the others stay where they were")
+        save_record(home.folds_file(task), new)
+    return new
+
+
+def make_plan(
+    home: Home,
+    task: str,
+    voice: Voice,
+    *,
+    name: str = "default",
+    device: str = "auto",
+    memory: int | None = None,
+    loss: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    splits: Path | None = None,
+    workers: int | None = None,
+) -> Plan:
+    """Measures the task, decides, writes the plan and makes it current."""
+    dataset, measured = measure(home, task, voice, workers)
+    bad = {fault.case for fault in measured.all_faults if fault.fatal}
+    if bad:
+        voice.say(f"{len(bad)} of {len(dataset.cases)} cases cannot be used and are left out: autoseg check {task}")
+    folds = folds_of(home, task, dataset, voice, splits)
+    target, here = target_of(device, memory)
+    ids = (digest(measured), digest(folds))
+    plan = planning.make(measured, dataset.question(), target, task=task, name=name, ids=ids)
+    plan = planning.schedule_for(plan, _speeds(plan, voice) if here and target.device == "cpu" else {})
+    changes = dict(changes or {})
+    if loss is not None:
+        losses.build(loss, first=1)  # a loss that cannot be built is no plan
+        changes |= {f"configurations.{title}.train.loss": loss for title in plan.configurations}
+    if changes:
+        plan = amend(plan, changes, where="--set")
+        plan = plan.model_copy(update={"because": {**plan.because, **dict.fromkeys(changes, "set by hand")}})
+    save_record(home.plan_file(task, name), plan)
+    home.make_current(task, name)
+    return plan
+
+
+def target_of(device: str, memory: int | None) -> tuple[Target, bool]:
+    """The machine to plan for, and whether it is this one. Another machine's memory must be told."""
+    from autoseg.steps import device as devices
+
+    if memory is not None and device.split(":")[0] in ("cuda", "mps"):
+        kind: Any = device.split(":")[0]
+        return Target(device=kind, memory=memory), False
+    chosen = devices.choose(device)
+    found: Any = chosen.type
+    threads = None if found != "cpu" else _threads()
+    return Target(device=found, memory=memory or devices.memory(chosen), threads=threads), True
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _speeds(plan: Plan, voice: Voice) -> dict[str, float]:
+    from autoseg.steps import device as devices
+    from autoseg.steps import train
+
+    chosen = devices.choose("cpu")
+    precision = devices.precision(chosen, "auto")
+    titles = voice.track(plan.configurations, len(plan.configurations), "measuring speed")
+    return {
+        title: round(train.seconds_per_step(plan.configurations[title], plan.question, chosen, precision), 4)
+        for title in titles
+    }
+
+
+def prepare(
+    home: Home, plan: Plan, title: str, voice: Voice, workers: int | None = None
+) -> tuple[Preprocessed, Fingerprint]:
+    """Preprocesses what is not yet; answers where the arrays lie, and the task's present fingerprint."""
+    configuration = planning.configuration_of(plan, title)
+    dataset, measured = measure(home, plan.task, voice, workers)
+    if digest(measured) != plan.fingerprint:
+        voice.say(f"the images have changed since plan {plan.name} was made; autoseg plan {plan.task} looks again")
+    if digest(dataset.question()) != digest(plan.question):
+        raise BadTask(
+            "channels or labels have changed since the plan was made",
+            where=str(home.task_folder(plan.task)),
+            remedy=f"plan again: autoseg plan {plan.task}",
+        )
+    key = preprocess.key(configuration)
+    folder = home.preprocessed(plan.task, key)
+    jobs = [
+        (files, f"{facts.sha256}:{key}")
+        for files in dataset.cases
+        if (facts := measured.cases[files.id]).usable and folder.signature(files.id) != f"{facts.sha256}:{key}"
+    ]
+    job = partial(
+        _prepare,
+        folder=home.task_folder(plan.task),
+        configuration=configuration,
+        question=plan.question,
+        into=folder,
+    )
+    executor = engine.local(workers, len(jobs) // 4)
+    total = len(measured.usable)
+    for _ in voice.track(executor.run(job, jobs), total, f"preprocessing {title}", total - len(jobs)):
+        pass
+    return folder, measured
+
+
+def _prepare(
+    job: tuple[CaseFiles, str],
+    folder: Path,
+    configuration: Configuration,
+    question: Question,
+    into: Preprocessed,
+) -> None:
+    files, signature = job
+    try:
+        case = cases.load(folder, files, question)
+        into.save(files.id, signature, *preprocess.prepare(case, configuration, question))
+    except BadData as problem:
+        raise BadData(problem.what, where=problem.where or files.id, expected=problem.expected) from None

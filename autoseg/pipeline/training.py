@@ -1,0 +1,207 @@
+"""Training a run from its plan to the scores of its fold."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import TYPE_CHECKING, Literal
+
+from autoseg import __version__
+from autoseg.errors import BadData, BadFile, BadUsage
+from autoseg.pipeline import prediction, tasks
+from autoseg.pipeline.voice import Voice
+from autoseg.records import Checkpoint, Configuration, Folds, Plan, Run, digest
+from autoseg.steps import plan as planning
+from autoseg.store import Home, Preprocessed, RunFolder, load_tensors, lock, save_record, save_tensors
+
+if TYPE_CHECKING:
+    from autoseg.steps.train import Learner, Progress
+
+SAVE_SECONDS = 60.0  # between checkpoints
+PROBE_STEPS = 12  # from whose speed a budget becomes steps
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asked of a run beyond its plan."""
+
+    configuration: str
+    fold: int | Literal["all"] = 0
+    steps: int | None = None
+    budget: float | None = None
+    seed: int = 0
+    fresh: bool = False
+    skip_bad: bool = False
+    device: str = "auto"
+    workers: int | None = None
+    plugins: Mapping[str, str] = field(default_factory=dict)
+
+
+def train(home: Home, plan: Plan, wish: Wish, voice: Voice) -> RunFolder:
+    """Preprocesses what is due, trains or resumes the run, predicts and scores its validation cases."""
+    planning.configuration_of(plan, wish.configuration)
+    folds = _folds(home, plan, wish)
+    folder = home.run_folder(plan.task, plan.name, wish.configuration, wish.fold, wish.seed)
+    with lock(folder.folder.parent / f".{folder.folder.name}"):
+        if wish.fresh and (aside := folder.set_aside()):
+            voice.say(f"the earlier run was moved to {aside}")
+        arrays, measured = tasks.prepare(home, plan, wish.configuration, voice, wish.workers)
+        skipped = _refuse_bad(plan.task, {f.case for f in measured.all_faults if f.fatal}, folds, wish, voice)
+        usable = set(measured.usable)
+        training, held_out = (tuple(c for c in ids if c in usable) for ids in folds.split(wish.fold))
+        if not training:
+            raise BadData(f"fold {wish.fold} has no usable case to train on", where=plan.task)
+        _optimise(home, plan, wish, folder, (arrays, training, held_out, skipped), digest(folds), voice)
+        if held_out:
+            prediction.validate(home, folder, held_out, wish.device, wish.plugins, voice)
+        else:
+            voice.say("no validation case in this fold: the model is trained but not scored")
+    return folder
+
+
+def _folds(home: Home, plan: Plan, wish: Wish) -> Folds:
+    folds = home.folds(plan.task)
+    if folds is None:
+        raise BadFile(
+            "is missing",
+            where=str(home.folds_file(plan.task)),
+            remedy=f"plan again: autoseg plan {plan.task}",
+        )
+    if wish.fold != "all" and not 0 <= wish.fold < len(folds.folds):
+        raise BadUsage(f"there is no fold {wish.fold}", expected=f"0 to {len(folds.folds) - 1}, or all")
+    return folds
+
+
+def _refuse_bad(task: str, bad: set[str], folds: Folds, wish: Wish, voice: Voice) -> tuple[str, ...]:
+    known = sorted(bad & {case for ids in folds.folds for case in ids})
+    if known and not wish.skip_bad:
+        shown = ", ".join(known[:3]) + (" …" if len(known) > 3 else "")
+        raise BadData(
+            f"{len(known)} cases cannot be used ({shown})",
+            where=task,
+            remedy=f"see autoseg check {task}; --skip-bad trains without them",
+        )
+    if known:
+        voice.say(f"training without {len(known)} cases that cannot be used: {', '.join(known)}")
+    return tuple(known)
+
+
+def _optimise(
+    home: Home,
+    plan: Plan,
+    wish: Wish,
+    folder: RunFolder,
+    cases: tuple[Preprocessed, tuple[str, ...], tuple[str, ...], tuple[str, ...]],
+    folds: str,
+    voice: Voice,
+) -> None:
+    """From wherever the run stands to its last step."""
+    import torch
+
+    from autoseg.steps import device as devices
+    from autoseg.steps import train as step
+    from autoseg.steps.batches import Batches
+
+    arrays, training, held_out, skipped = cases
+    device = devices.choose(wish.device)
+    run = folder.run()
+    if run is not None:
+        _same(run, plan, wish, folder)
+        torch.set_num_threads(run.threads)
+    settings = run.settings if run else _settings(plan, wish)
+    precision = run.precision if run else devices.precision(device, settings.train.precision)
+    learner = step.build(settings, plan.question, wish.seed, device, precision)
+    channels = len(plan.question.channels)
+    batches = Batches([arrays.open(c) for c in training], settings, channels, wish.seed, device)
+    if run is None:
+        if wish.budget is not None:
+            voice.say(f"measuring {PROBE_STEPS} steps")
+            speed = step.measure_speed(learner, batches, PROBE_STEPS)
+            settings = _with_steps(settings, planning.steps_in(wish.budget, speed))
+            voice.say(f"{wish.budget / 60:g} minutes at {speed:.3f} s per step: {settings.train.steps} steps")
+            learner = step.build(settings, plan.question, wish.seed, device, precision)  # its schedule needs the steps
+        run = Run(
+            task=plan.task, plan=plan.name, configuration=wish.configuration, fold=wish.fold, seed=wish.seed,
+            settings=settings, question=plan.question, folds=folds, device=device.type, precision=precision,
+            threads=torch.get_num_threads(), budget=wish.budget, plugins=dict(wish.plugins),
+            skipped=skipped, version=__version__,
+        )  # fmt: skip
+        save_record(folder.run_file, run)
+    _restore(learner, run, folder, voice)
+    checked = Batches([arrays.open(c) for c in held_out], settings, channels, wish.seed, device, augmented=False)
+    last = settings.train.steps
+    every = max(50, last // 100)
+    progress = step.train(learner, batches, last, checked if held_out else None, every)
+    label = f"training {wish.configuration} fold {wish.fold}"
+    for _ in voice.track(_recorded(progress, learner, run, folder, voice), last, label, learner.step):
+        pass
+
+
+def _settings(plan: Plan, wish: Wish) -> Configuration:
+    """The plan's configuration with the seed and the steps of this run."""
+    configuration = plan.configurations[wish.configuration]
+    train = configuration.train.model_copy(update={"seed": wish.seed})
+    seeded = configuration.model_copy(update={"train": train})
+    return seeded if wish.steps is None else _with_steps(seeded, wish.steps)
+
+
+def _with_steps(configuration: Configuration, steps: int) -> Configuration:
+    return configuration.model_copy(update={"train": configuration.train.model_copy(update={"steps": steps})})
+
+
+def _same(run: Run, plan: Plan, wish: Wish, folder: RunFolder) -> None:
+    """Refuses to go on with a run that was started with something else."""
+    asked = _with_steps(_settings(plan, wish), run.settings.train.steps)
+    steps_differ = wish.steps is not None and wish.steps != run.settings.train.steps
+    budget_differs = wish.budget is not None and wish.budget != run.budget
+    if asked != run.settings or run.question != plan.question or steps_differ or budget_differs:
+        budget = f", budget {run.budget / 60:g} minutes" if run.budget else ""
+        raise BadUsage(
+            f"this run was started with another plan, --steps or --budget ({run.settings.train.steps} steps{budget})",
+            where=str(folder.folder),
+            remedy="--fresh starts anew and keeps the old run beside it",
+        )
+
+
+def _restore(learner: Learner, run: Run, folder: RunFolder, voice: Voice) -> None:
+    """Continues from the last checkpoint, if there is one."""
+    if not folder.checkpoint_file.exists():
+        folder.rewind_log(0)
+        return
+    header, tensors = load_tensors(Checkpoint, folder.checkpoint_file)
+    if header.run != run:
+        raise BadFile("is of another run", where=str(folder.checkpoint_file), remedy="--fresh starts anew")
+    learner.load(tensors, header.step, header.skipped_steps)
+    folder.rewind_log(header.step)
+    if header.step < run.settings.train.steps:
+        voice.say(f"resuming at step {header.step} of {run.settings.train.steps}")
+
+
+def _recorded(
+    progress: Iterator[Progress], learner: Learner, run: Run, folder: RunFolder, voice: Voice
+) -> Iterator[Progress]:
+    """Passes the progress on; logs every step and saves a checkpoint every minute and at the end."""
+    from autoseg.steps.train import as_log
+
+    saved, smooth, speed, dice = time.monotonic(), None, 0.0, ""
+    for one in progress:
+        folder.log(as_log(one, run.question.foreground))
+        if isfinite(one.loss):
+            smooth = one.loss if smooth is None else 0.98 * smooth + 0.02 * one.loss
+        speed = one.seconds if not speed else 0.95 * speed + 0.05 * one.seconds
+        if one.dice is not None:
+            dice = "  pseudo-Dice " + " ".join("–" if d is None else f"{d:.3f}" for d in one.dice)
+        bad = f"  {one.skipped} steps skipped" if one.skipped else ""
+        voice.status(f"loss {smooth or 0:.3f}{dice}  {1 / speed:.1f} steps/s{bad}")
+        if one.step == run.settings.train.steps or time.monotonic() - saved > SAVE_SECONDS:
+            save_checkpoint(learner, run, folder)
+            saved = time.monotonic()
+        yield one
+
+
+def save_checkpoint(learner: Learner, run: Run, folder: RunFolder) -> None:
+    """Writes the run's state as one file."""
+    header = Checkpoint(run=run, step=learner.step, skipped_steps=learner.skipped)
+    save_tensors(folder.checkpoint_file, learner.tensors(), header)

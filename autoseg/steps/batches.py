@@ -1,0 +1,183 @@
+"""Batches of patches. Everything random is drawn from (seed, step, sample), so any batch can be drawn again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autoseg.arrays.boxes import crop
+from autoseg.augment import Drawn, Intensity, Spatial
+from autoseg.augment.spatial import Matrix, is_exact, rearrange, source_shape, warp
+from autoseg.image import IGNORE
+from autoseg.parts import AUGMENTATIONS
+from autoseg.records import Configuration
+
+
+class Source(Protocol):
+    """A preprocessed case (see `store.StoredCase`)."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def points(self) -> dict[int, NDArray[np.int32]]: ...
+
+    def read(self, box: tuple[slice, ...]) -> tuple[NDArray[Any], NDArray[Any]]: ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one sample of a batch is: the patch at `start` of a case (of its slice `level` in 2D), moved by
+    `matrix` around the patch's centre, then changed by the intensity parts for which something was drawn."""
+
+    case: int
+    level: int | None
+    start: tuple[int, ...]
+    matrix: Matrix
+    intensities: tuple[Drawn | None, ...]
+
+
+class Batches:
+    """Draws the batches of a run.
+
+    Args:
+        cases: the preprocessed cases, in a fixed order.
+        channels: number of image channels.
+        augmented: False gives plain patches.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Source],
+        configuration: Configuration,
+        channels: int,
+        seed: int,
+        device: torch.device,
+        augmented: bool = True,
+    ) -> None:
+        self.cases, self.seed, self.device, self.channels = cases, seed, device, channels
+        self.patch, self.size = configuration.patch, configuration.batch
+        self.foreground = configuration.train.foreground
+        parts = configuration.train.augment if augmented else ()
+        built = [AUGMENTATIONS.build(part, dims=configuration.dims) for part in parts]
+        self.spatial: list[Spatial] = [part for part in built if hasattr(part, "matrix")]
+        self.intensity: list[Intensity] = [part for part in built if hasattr(part, "act")]
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images (B, C, *patch) float32 and labels (B, *patch) uint8 of a step, on the device."""
+        samples = self.draw(step)
+        return self.augment(samples, self.read(samples))
+
+    def stream(self, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of steps first … last − 1; the next one is read while the present one is used."""
+        with ThreadPoolExecutor(1) as reader:
+
+            def fetch(step: int) -> tuple[list[Sample], list[tuple[NDArray[Any], NDArray[Any]]]]:
+                samples = self.draw(step)
+                return samples, self.read(samples)
+
+            upcoming = reader.submit(fetch, first) if first < last else None
+            for step in range(first, last):
+                assert upcoming is not None
+                ready = upcoming.result()
+                upcoming = reader.submit(fetch, step + 1) if step + 1 < last else None
+                yield self.augment(*ready)
+
+    def draw(self, step: int) -> list[Sample]:
+        """What the batch of a step consists of."""
+        forced = self.size - round(self.size * (1 - self.foreground))
+        return [self._sample(step, number, number >= self.size - forced) for number in range(self.size)]
+
+    def _sample(self, step: int, number: int, forced: bool) -> Sample:
+        rng = np.random.default_rng([self.seed, step, number])
+        case = int(rng.integers(len(self.cases)))
+        if self.size == 1:
+            forced = rng.random() < self.foreground
+        level, start = self._place(rng, self.cases[case], forced)
+        matrix: Matrix = np.eye(len(self.patch))
+        for part in self.spatial:
+            matrix = matrix @ part.matrix(rng, self.patch)
+        return Sample(case, level, start, matrix, tuple(part.draw(rng, self.channels) for part in self.intensity))
+
+    def _place(self, rng: np.random.Generator, case: Source, forced: bool) -> tuple[int | None, tuple[int, ...]]:
+        """A uniformly drawn patch, or one centred on a voxel of a uniformly drawn class."""
+        flat = len(self.patch) == 2
+        point = None
+        classes = sorted(index for index in case.points if index > 0 and len(case.points[index]))
+        if forced and classes:
+            known = case.points[classes[rng.integers(len(classes))]]
+            point = known[rng.integers(len(known))]
+        level = None
+        if flat:
+            level = int(rng.integers(case.shape[0])) if point is None else int(point[0])
+        start = []
+        for axis, (size, patch) in enumerate(zip(case.shape[-len(self.patch) :], self.patch, strict=True)):
+            low, high = min(0, size - patch), max(0, size - patch)
+            if point is None:
+                start.append(int(rng.integers(low, high + 1)))
+            else:
+                start.append(int(np.clip(point[axis + flat] - patch // 2, low, high)))
+        return level, tuple(start)
+
+    def read(self, samples: Sequence[Sample]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """The box of voxels that each sample needs, filled with 0 and IGNORE outside the case."""
+        return [self._read(sample) for sample in samples]
+
+    def _read(self, sample: Sample) -> tuple[NDArray[Any], NDArray[Any]]:
+        case, wanted = self.cases[sample.case], source_shape(sample.matrix, self.patch)
+        start = [s + (p - w) // 2 for s, p, w in zip(sample.start, self.patch, wanted, strict=True)]
+        limits = case.shape[-len(wanted) :]
+        box = tuple(
+            slice(min(max(0, s), n), max(0, min(n, s + w))) for s, w, n in zip(start, wanted, limits, strict=True)
+        )
+        level = () if sample.level is None else (slice(sample.level, sample.level + 1),)
+        image, label = case.read((*level, *box))
+        if level:
+            image, label = image[:, 0], label[0]
+        if label.shape != wanted:
+            before = [b.start - s for b, s in zip(box, start, strict=True)]
+            pads = [(b, w - b - n) for b, w, n in zip(before, wanted, label.shape, strict=True)]
+            image = np.pad(image, [(0, 0), *pads])
+            label = np.pad(label, pads, constant_values=IGNORE)
+        return image, label
+
+    def augment(
+        self, samples: Sequence[Sample], read: Sequence[tuple[NDArray[Any], NDArray[Any]]]
+    ) -> tuple[Tensor, Tensor]:
+        """Moves and changes what was read, on the device."""
+        images = torch.zeros((len(samples), self.channels, *self.patch), device=self.device)
+        labels = torch.full((len(samples), *self.patch), IGNORE, dtype=torch.uint8, device=self.device)
+        moved = [n for n, sample in enumerate(samples) if not is_exact(sample.matrix)]
+        for n, sample in enumerate(samples):
+            if n not in moved:
+                image, label = (rearrange(array, sample.matrix) for array in read[n])
+                images[n] = torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
+                labels[n] = torch.from_numpy(np.ascontiguousarray(label)).to(self.device)
+        if moved:
+            images[moved], labels[moved] = self._warp([samples[n] for n in moved], [read[n] for n in moved])
+        for number, part in enumerate(self.intensity):
+            drawn = {n: d for n, s in enumerate(samples) if (d := s.intensities[number]) is not None}
+            if drawn:
+                images[list(drawn)] = part.act(images[list(drawn)], list(drawn.values()))
+        return images, labels
+
+    def _warp(
+        self, samples: Sequence[Sample], read: Sequence[tuple[NDArray[Any], NDArray[Any]]]
+    ) -> tuple[Tensor, Tensor]:
+        sizes = [label.shape for _, label in read]
+        common = tuple(max(size[axis] for size in sizes) for axis in range(len(self.patch)))
+        images = np.zeros((len(read), self.channels, *common), np.float32)
+        labels = np.full((len(read), *common), IGNORE, np.int16)
+        for n, (image, label) in enumerate(read):
+            corner = tuple(slice(size) for size in label.shape)
+            crop(images[n], corner)[:], labels[n][corner] = image, label
+        on_device = torch.from_numpy(images).to(self.device), torch.from_numpy(labels).to(self.device)
+        moved, moved_labels = warp(*on_device, sizes, [s.matrix for s in samples], self.patch, IGNORE)
+        return moved, moved_labels.to(torch.uint8)

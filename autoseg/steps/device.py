@@ -1,0 +1,64 @@
+"""Which device the work runs on and in which precision."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Literal
+
+import torch
+
+from autoseg.errors import BadUsage
+
+Precision = Literal["bf16", "float32"]
+
+
+def choose(wish: str) -> torch.device:
+    """The device that `auto`, `cpu`, `cuda`, `cuda:1` or `mps` stands for. Raises: BadUsage when it is not there."""
+    if wish == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(wish)
+    except RuntimeError:
+        raise BadUsage(
+            f"unknown device {wish!r}", where="--device", expected="auto, cpu, cuda, cuda:N or mps"
+        ) from None
+    there = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }.get(device.type, 0)
+    if (device.index or 0) >= there:
+        raise BadUsage(f"there is no {wish} here", where="--device", remedy="see autoseg doctor for what there is")
+    return device
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies in bfloat16 faster than in float32 (AVX-512-BF16 or AMX on CPUs)."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def precision(device: torch.device, wish: str) -> Precision:
+    """The precision that `auto`, `bf16` or `float32` stands for on the device."""
+    if wish == "auto":
+        return "bf16" if has_bf16(device) else "float32"
+    return "bf16" if wish == "bf16" else "float32"
+
+
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
+    """The context in which networks run."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def memory(device: torch.device) -> int:
+    """Bytes of memory of the device: all of a GPU's, what is free of a CPU's."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    pages = os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else 0
+    return pages * os.sysconf("SC_PAGE_SIZE") if pages else 8 * 1024**3

@@ -1,0 +1,284 @@
+"""From a fingerprint to a plan, with a reason for every decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, prod
+
+import numpy as np
+
+from autoseg.arrays.intensity import LEVELS, pool
+from autoseg.errors import BadData, BadUsage
+from autoseg.records import (
+    CaseFacts,
+    Channel,
+    Configuration,
+    Fingerprint,
+    Memory,
+    Network,
+    Part,
+    Plan,
+    Question,
+    Target,
+    Train,
+)
+from autoseg.steps import topology
+from autoseg.steps.topology import BYTES_PER_ELEMENT, Limits, Topology
+
+GIGABYTE = 1e9
+GPU_STEPS = 100_000
+CPU_SECONDS = 3600.0
+MASK_SHARE = 0.75  # below this median share of the cropped box, z-score looks at non-zero voxels only
+SAME_RESOLUTION = 1.5  # rasters whose resolutions differ less are left as they are
+# feature-map elements of nnU-Net's reference networks, for 8 GB
+GPU_ELEMENTS = {3: 2 * 560e6, 2: 12 * 85e6}
+# what two CPU cores train at about four steps a second
+CPU_ELEMENTS = {3: 22e6, 2: 42e6}
+
+
+@dataclass(frozen=True)
+class View:
+    """How the cases look in one configuration: median shape, spacing and voxels, in the plan's axes."""
+
+    spacing: tuple[float, ...]
+    shape: tuple[int, ...]
+    voxels: float
+    axes: tuple[int, int, int]
+
+
+def make(
+    fingerprint: Fingerprint,
+    question: Question,
+    target: Target,
+    *,
+    task: str,
+    name: str,
+    ids: tuple[str, str],
+) -> Plan:
+    """The plan of a task for a machine.
+
+    Args:
+        ids: hashes of the fingerprint and of the folds that the plan rests on.
+    Raises: BadData when no case can be used.
+    """
+    facts = list(fingerprint.usable.values())
+    if not facts:
+        raise BadData("no case can be used", where=task, remedy=f"see autoseg check {task}")
+    because: dict[str, str] = {"target": _target_reason(target)}
+    views = {"2d": _flat_view(facts)}
+    if not fingerprint.flat:
+        views["3d"] = _volume_view(facts)
+    normalise = _normalise(question, facts, because)
+    configurations = {}
+    for title, view in views.items():
+        configurations[title] = _configuration(title, view, fingerprint, question, target, normalise, because)
+    return Plan(
+        task=task, name=name, fingerprint=ids[0], folds=ids[1], target=target, question=question,
+        configurations=configurations, because=because,
+    )  # fmt: skip
+
+
+def schedule_for(plan: Plan, seconds_per_step: Mapping[str, float]) -> Plan:
+    """The plan with its steps: 100,000 on a GPU; on a CPU what fits an hour at the measured speed."""
+    because, configurations = dict(plan.because), dict(plan.configurations)
+    for title, configuration in plan.configurations.items():
+        field = f"configurations.{title}.train.steps"
+        if plan.target.device == "cpu" and title in seconds_per_step:
+            steps = max(100, round(CPU_SECONDS / seconds_per_step[title] / 100) * 100)
+            because[field] = f"60 minutes at the {seconds_per_step[title]:.3f} s per step measured on this machine"
+        else:
+            steps, because[field] = GPU_STEPS, "100,000 steps on an accelerator; --budget makes it fit a time"
+        train = configuration.train.model_copy(update={"steps": steps})
+        configurations[title] = configuration.model_copy(update={"train": train})
+    return plan.model_copy(
+        update={
+            "because": because,
+            "configurations": configurations,
+            "seconds_per_step": dict(seconds_per_step),
+        }
+    )
+
+
+def configuration_of(plan: Plan, title: str) -> Configuration:
+    """The configuration of that name. Raises: BadUsage that says what there is."""
+    if title in plan.configurations:
+        return plan.configurations[title]
+    there = ", ".join(plan.configurations)
+    if title.startswith("3d") and "3d" not in plan.configurations:
+        what = f"{plan.task} is a task of flat images: there is no {title} configuration"
+    else:
+        what = f"plan {plan.name} has no configuration {title!r}"
+    raise BadUsage(what, expected=f"one of {there}")
+
+
+# -- what the cases look like --------------------------------------------------------------------------
+
+
+def _volume_view(facts: Sequence[CaseFacts]) -> View:
+    spacing = topology.target_spacing([f.spacing for f in facts], [f.cropped for f in facts])
+    axes = topology.slice_axes(spacing)
+    shapes = [[round(n * s / t) for n, s, t in zip(f.cropped, f.spacing, spacing, strict=True)] for f in facts]
+    shape = [max(1, round(float(n))) for n in np.median(shapes, 0)]
+    return View(tuple(spacing[a] for a in axes), tuple(shape[a] for a in axes), len(facts) * float(prod(shape)), axes)
+
+
+def _flat_view(facts: Sequence[CaseFacts]) -> View:
+    whole = _volume_view(facts)
+    return View(whole.spacing[1:], whole.shape[1:], whole.voxels, whole.axes)
+
+
+# -- decisions -----------------------------------------------------------------------------------------
+
+
+def _configuration(
+    title: str,
+    view: View,
+    fingerprint: Fingerprint,
+    question: Question,
+    target: Target,
+    normalise: tuple[Part, ...],
+    because: dict[str, str],
+) -> Configuration:
+    limits = limits_of(target, len(view.shape))
+    found = topology.fit(view.shape, view.spacing, len(question.classes), limits, view.voxels)
+    here = f"configurations.{title}"
+    _explain_spacing(here, view, because)
+    size = "×".join(map(str, view.shape))
+    because[f"{here}.patch"] = (
+        f"median image {size}; the largest patch of its proportions that keeps a step within "
+        f"{limits.elements / 1e6:.0f} M feature-map elements"
+    )
+    because[f"{here}.batch"] = "what fits beside the patch, at most 5 % of the data set's voxels"
+    because[f"{here}.network.features"] = f"{limits.base}, doubled per stage up to {limits.cap}"
+    because[f"{here}.network.strides"] = f"axes are halved while they have {2 * topology.SMALLEST} voxels or more"
+    total = topology.elements(found, len(question.classes)) * found.batch
+    network = Network(
+        architecture=Part(name="unet"), block=Part(name="plain"), norm=Part(name="instance"),
+        features=found.features, strides=found.strides, kernels=found.kernels,
+    )  # fmt: skip
+    return Configuration(
+        spacing=view.spacing, axes=view.axes, patch=found.patch, batch=found.batch, normalise=normalise,
+        resample=_resample(here, fingerprint, because), network=network,
+        train=_train(here, found, view, fingerprint, target, because),
+        memory=Memory(bytes=int(total * BYTES_PER_ELEMENT), method="feature-map elements × 8 bytes"),
+    )  # fmt: skip
+
+
+def limits_of(target: Target, dims: int) -> Limits:
+    """What the target machine allows for networks of that many dimensions."""
+    if target.device == "cpu":
+        speed = CPU_ELEMENTS[dims] * min(8.0, max(0.5, (target.threads or 2) / 2))
+        return Limits(min(speed, target.memory / 2 / BYTES_PER_ELEMENT), 16, 256, {3: 2, 2: 4}[dims])
+    return Limits(GPU_ELEMENTS[dims] * target.memory / (8 * GIGABYTE), 32, {3: 320, 2: 512}[dims], 2)
+
+
+def _target_reason(target: Target) -> str:
+    memory = f"{target.memory / GIGABYTE:.1f} GB"
+    if target.device == "cpu":
+        return (
+            f"a CPU with {target.threads} threads and {memory} free: half of nnU-Net's width, and a batch that "
+            "trains at a few steps per second; plan again with --device cuda --memory 8GB for a GPU"
+        )
+    return f"{target.device} with {memory}: nnU-Net's rule, its limits scaled from 8 GB"
+
+
+def _explain_spacing(here: str, view: View, because: dict[str, str]) -> None:
+    because[f"{here}.spacing"] = "median of the cases; a much coarser, shorter axis takes its 10th percentile"
+    if view.axes != (0, 1, 2):
+        because[f"{here}.axes"] = "slices are cut across the axis of the largest spacing"
+
+
+def _resample(here: str, fingerprint: Fingerprint, because: dict[str, str]) -> Part:
+    if fingerprint.flat:
+        spacings = np.array([facts.spacing[1:] for facts in fingerprint.usable.values()])
+        ratio = float((spacings.max(0) / spacings.min(0)).max())
+        if ratio < SAME_RESOLUTION:
+            because[f"{here}.resample"] = f"none: resolutions differ {ratio:.2f}-fold, less than {SAME_RESOLUTION}"
+            return Part(name="keep")
+    because[f"{here}.resample"] = "cubic B-spline; nearest neighbour along an axis 3 times coarser"
+    return Part(name="spline")
+
+
+def _normalise(question: Question, facts: Sequence[CaseFacts], because: dict[str, str]) -> tuple[Part, ...]:
+    share = float(np.median([prod(f.cropped) / prod(f.shape) for f in facts]))
+    parts = []
+    for number, channel in enumerate(question.channels):
+        part, reason = _normaliser(number, channel, facts, share)
+        parts.append(part)
+        because[f"normalise.{number}"] = f"{channel.name} is {channel.kind}: {reason}"
+    return tuple(parts)
+
+
+def _normaliser(number: int, channel: Channel, facts: Sequence[CaseFacts], share: float) -> tuple[Part, str]:
+    if channel.kind == "ct":
+        known = [i for f in facts if f.foreground and (i := f.foreground[number]) is not None]
+        if known:
+            pooled = pool(known)
+            low, high = (float(np.interp(p, LEVELS, pooled.quantiles)) for p in (0.5, 99.5))
+            return (
+                Part(name="ct", options={"lower": low, "upper": high, "mean": pooled.mean, "sd": pooled.sd}),
+                f"clipped to {low:.0f}..{high:.0f} HU of the foreground",
+            )
+    if share < MASK_SHARE:
+        return Part(
+            name="zscore", options={"masked": True}
+        ), f"z-score of the non-zero voxels, as a median {1 - share:.0%} of an image is empty border"
+    return Part(name="zscore"), "z-score of each image"
+
+
+def _train(
+    here: str,
+    found: Topology,
+    view: View,
+    fingerprint: Fingerprint,
+    target: Target,
+    because: dict[str, str],
+) -> Train:
+    cpu = target.device == "cpu"
+    because[f"{here}.train.optimiser"] = (
+        "AdamW gets further in the few thousand steps a CPU has time for" if cpu else "SGD as nnU-Net's"
+    )
+    return Train(
+        loss="dice+ce",
+        augment=augmentations(found.patch, fingerprint.flat, here, because),
+        steps=GPU_STEPS,
+        optimiser=Part(name="adamw" if cpu else "sgd"),
+        schedule=Part(name="poly"),
+        foreground=0.33,
+    )
+
+
+def augmentations(patch: Sequence[int], flat: bool, here: str, because: dict[str, str]) -> tuple[Part, ...]:
+    """nnU-Net's augmentations; pictures and rasters also turn by 90°, anisotropic patches only within slices."""
+    planar = len(patch) == 3 and max(patch) / min(patch) > topology.ANISOTROPY
+    if planar:
+        because[f"{here}.train.augment"] = "turned and scaled within slices only: the patch is 3 times wider than deep"
+    free = len(patch) == 2 or planar
+    aspect = max(patch[-2:]) / min(patch[-2:])
+    degrees = 180.0 if free and aspect <= 1.5 else 15.0 if len(patch) == 2 else 30.0
+    options: dict[str, object] = {"degrees": degrees, **({"planar": True} if planar else {})}
+    low = {"planar": True} if planar else {}
+    return (
+        Part(name="affine", options=options),  # type: ignore[arg-type]
+        *([Part(name="turns")] if flat else []),
+        Part(name="mirror"),
+        Part(name="noise"),
+        Part(name="blur"),
+        Part(name="brightness"),
+        Part(name="contrast"),
+        Part(name="low_resolution", options=low),  # type: ignore[arg-type]
+        Part(name="gamma", options={"probability": 0.1, "invert": True}),
+        Part(name="gamma", options={"probability": 0.3}),
+    )
+
+
+def hours(plan: Plan, title: str) -> float | None:
+    """Hours the configuration's steps take at the measured speed; None when it was not measured."""
+    speed = plan.seconds_per_step.get(title)
+    return None if speed is None else speed * plan.configurations[title].train.steps / 3600
+
+
+def steps_in(budget: float, seconds_per_step: float) -> int:
+    """Steps that fit into a budget of seconds; at least one."""
+    return max(1, ceil(budget / seconds_per_step) - 1)

@@ -1,0 +1,126 @@
+"""Sliding-window prediction: Gaussian weights, mirroring, several networks averaged."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from math import ceil
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from autoseg.arrays.boxes import pad_to
+from autoseg.arrays.resample import resample_logits
+from autoseg.image import Array, Image
+from autoseg.parts import AUGMENTATIONS
+from autoseg.records import Configuration, Question
+from autoseg.steps import cases, preprocess
+from autoseg.steps.device import Precision, autocast
+
+Start = tuple[int, int, int]
+
+
+def predict(
+    image: Image,
+    networks: Sequence[nn.Module],
+    configuration: Configuration,
+    question: Question,
+    device: torch.device,
+    precision: Precision,
+    *,
+    step: float = 0.5,
+    mirror: bool = True,
+) -> Array:
+    """The label of an image, on its grid, in the task's values."""
+    array, geometry = preprocess.prepare_image(image, configuration, question)
+    axes = mirror_axes(configuration) if mirror else ()
+    logits = predict_logits(array, networks, configuration, len(question.classes), device, precision, step, axes)
+    indices = resample_logits(logits, geometry.cropped, coarse=geometry.coarse)
+    return cases.to_values(preprocess.restore(indices, geometry), question)
+
+
+def mirror_axes(configuration: Configuration) -> tuple[int, ...]:
+    """The axes the networks were trained to see mirrored: those of the plan's mirror augmentation."""
+    part = next((part for part in configuration.train.augment if part.name == "mirror"), None)
+    if part is None:
+        return ()
+    axes: tuple[int, ...] = AUGMENTATIONS.build(part, dims=configuration.dims).axes
+    return axes
+
+
+def predict_logits(
+    array: NDArray[np.float32],
+    networks: Sequence[nn.Module],
+    configuration: Configuration,
+    classes: int,
+    device: torch.device,
+    precision: Precision,
+    step: float,
+    axes: Sequence[int],
+) -> Tensor:
+    """Mean logits (K, z, y, x) of the networks over all tiles and mirrorings, float32 on the CPU.
+
+    Args:
+        array: (C, z, y, x), preprocessed.
+        step: distance of neighbouring tiles as a share of the patch, in (0, 1].
+        axes: patch axes along which every combination of flips is averaged.
+    """
+    patch = (1,) * (3 - configuration.dims) + configuration.patch
+    padded, inside = pad_to(array, patch, 0)
+    volume = torch.from_numpy(np.ascontiguousarray(padded))
+    total = torch.zeros((classes, *padded.shape[1:]))
+    weight = torch.zeros(padded.shape[1:])
+    bell = gaussian(patch)
+    starts = tiles(padded.shape[1:], patch, step)
+    for network in networks:
+        network.eval()
+    for group in _chunks(starts, configuration.batch):
+        boxes = [tuple(slice(s, s + p) for s, p in zip(start, patch, strict=True)) for start in group]
+        batch = torch.stack([volume[:, z, y, x] for z, y, x in boxes]).to(device)
+        batch = batch.reshape(len(group), -1, *configuration.patch)
+        with torch.inference_mode(), autocast(device, precision):
+            answer = mean_logits(networks, batch, axes).float().cpu()
+        answer = answer.reshape(len(group), classes, *patch) * bell
+        for tile, (z, y, x) in zip(answer, boxes, strict=True):
+            total[:, z, y, x] += tile
+            weight[z, y, x] += bell
+    z, y, x = inside
+    return (total / weight)[:, z, y, x]
+
+
+def mean_logits(networks: Sequence[nn.Module], batch: Tensor, axes: Sequence[int]) -> Tensor:
+    """(B, K, *patch), averaged over the networks and over every combination of flips along `axes`."""
+    flips = [[axis + 2 for axis in chosen] for n in range(len(axes) + 1) for chosen in itertools.combinations(axes, n)]
+    total: Tensor | None = None
+    for flip in flips:
+        turned = batch.flip(flip)
+        for network in networks:
+            logits = network(turned)[0].float().flip(flip)
+            total = logits if total is None else total + logits
+    assert total is not None
+    return total / (len(flips) * len(networks))
+
+
+def gaussian(patch: Sequence[int]) -> Tensor:
+    """Weights (*patch) of a tile: a Gaussian of sigma patch / 8 per axis, 1 at the centre, never below 1e-4."""
+    bell = torch.ones(())
+    for size in patch:
+        offsets = (torch.arange(size) - (size - 1) / 2) / (size / 8)
+        bell = bell[..., None] * torch.exp(-0.5 * offsets**2)
+    return (bell / bell.max()).clamp(min=1e-4)
+
+
+def tiles(shape: Sequence[int], patch: Sequence[int], step: float) -> list[Start]:
+    """Corners of tiles that cover `shape` (at least `patch`), evenly spread, at most `step` · patch apart."""
+    along = []
+    for size, edge in zip(shape, patch, strict=True):
+        count = ceil((size - edge) / max(1.0, edge * step)) + 1
+        along.append([round(i * (size - edge) / max(1, count - 1)) for i in range(count)])
+    return [(z, y, x) for z, y, x in itertools.product(*along)]
+
+
+def _chunks(starts: Sequence[Start], size: int) -> Iterator[Sequence[Start]]:
+    for first in range(0, len(starts), size):
+        yield starts[first : first + size]

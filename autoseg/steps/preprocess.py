@@ -1,0 +1,131 @@
+"""Crop, turn, normalise, resample; and the way back for predictions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.arrays.boxes import Box, crop, nonzero_box, uncrop
+from autoseg.arrays.resample import coarse_axis, resample_label
+from autoseg.image import Case, Image, as_volume, volume_spacing
+from autoseg.parts import NORMALISERS, RESAMPLERS
+from autoseg.records import Configuration, Question
+from autoseg.steps import cases
+
+POINTS = 10_000  # foreground voxels kept per class and case
+ANISOTROPY = 3.0  # from this ratio of spacings on, the coarse axis is resampled by nearest neighbour
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a preprocessed array lies in its image: enough to bring a prediction back.
+
+    Attributes:
+        shape: (z, y, x) of the image; box: the crop in it; cropped: the crop's shape in the plan's axes;
+        axes: the plan's order of axes; coarse: the axis, in that order, that is never interpolated.
+    """
+
+    shape: tuple[int, ...]
+    box: Box
+    axes: tuple[int, int, int]
+    cropped: tuple[int, int, int]
+    coarse: int | None
+    dims: int
+
+
+def key(configuration: Configuration) -> str:
+    """Names a way of preprocessing: configurations with the same key share their arrays."""
+    said = configuration.model_dump(mode="json", include={"spacing", "axes", "normalise", "resample"})
+    return hashlib.sha256(json.dumps([said, configuration.dims, POINTS]).encode()).hexdigest()[:12]
+
+
+def prepare_image(
+    image: Image, configuration: Configuration, question: Question
+) -> tuple[NDArray[np.float32], Geometry]:
+    """The image as the network sees it: (C, *shape in the plan's axes and spacing), and the way back."""
+    array = as_volume(image.array)
+    valid = None if image.valid is None else as_volume(image.valid[None])[0]
+    box = _box(array, valid, image, question)
+    axes = configuration.axes
+    order = (0, *(axis + 1 for axis in axes))
+    channels = np.ascontiguousarray(crop(array, box).transpose(order))
+    inside = np.ones(channels.shape[1:], bool) if valid is None else crop(valid, box).transpose(axes)
+    normalised: NDArray[np.float32] = np.stack(
+        [
+            NORMALISERS.build(part, intensity=None)(np.where(inside, channel, 0).astype(np.float32), inside)
+            for channel, part in zip(channels, configuration.normalise, strict=True)
+        ]
+    )
+    spacing = [volume_spacing(image.spacing)[axis] for axis in axes]
+    z, y, x = (int(n) for n in inside.shape)
+    geometry = Geometry(
+        shape=tuple(array.shape[1:]), box=box, axes=axes, cropped=(z, y, x),
+        coarse=_coarse(spacing, configuration), dims=len(image.spacing),
+    )  # fmt: skip
+    shape = _target_shape((z, y, x), spacing, configuration)
+    resampled: NDArray[np.float32] = RESAMPLERS.build(configuration.resample)(normalised, shape, coarse=geometry.coarse)
+    return resampled, geometry
+
+
+def prepare_label(
+    label: NDArray[np.generic], image: Image, geometry: Geometry, shape: tuple[int, ...], question: Question
+) -> NDArray[np.uint8]:
+    """Class indices of the label on the grid of the prepared image."""
+    indices = as_volume(cases.to_indices(label, question, image.valid)[None])[0]
+    turned = np.ascontiguousarray(crop(indices, geometry.box).transpose(geometry.axes))
+    z, y, x = shape
+    return resample_label(turned, (z, y, x), len(question.classes), coarse=geometry.coarse)
+
+
+def prepare(
+    case: Case, configuration: Configuration, question: Question
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], dict[int, NDArray[np.int32]]]:
+    """Image, label and foreground points of a labelled case, ready to be stored."""
+    assert case.label is not None
+    image, geometry = prepare_image(case.image, configuration, question)
+    label = prepare_label(case.label, case.image, geometry, image.shape[1:], question)
+    return image, label, foreground_points(label, len(question.classes))
+
+
+def foreground_points(label: NDArray[np.uint8], classes: int) -> dict[int, NDArray[np.int32]]:
+    """Up to POINTS voxels (n, 3) of every class above 0 that occurs, drawn with a fixed seed."""
+    rng = np.random.default_rng(0)
+    points = {}
+    for index in range(1, classes):
+        at = np.flatnonzero(label == index)
+        if len(at):
+            chosen = at if len(at) <= POINTS else np.sort(rng.choice(at, POINTS, replace=False))
+            points[index] = np.stack(np.unravel_index(chosen, label.shape), 1).astype(np.int32)
+    return points
+
+
+def restore(indices: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]:
+    """Class indices on the cropped grid (in the plan's axes) as a label on the image's grid, class 0 outside."""
+    back = np.argsort(geometry.axes)
+    full = uncrop(indices.transpose(back), geometry.box, geometry.shape, 0)
+    return full if geometry.dims == 3 else full[0]
+
+
+def _box(array: NDArray[np.generic], valid: NDArray[np.bool_] | None, image: Image, question: Question) -> Box:
+    """Volumes of tasks with a background lose their empty borders; pictures and rasters stay whole."""
+    if len(image.spacing) == 3 and question.labels[question.classes[0]] == 0:
+        return nonzero_box(array, valid)
+    return tuple(slice(0, n) for n in array.shape[1:])
+
+
+def _coarse(spacing: list[float], configuration: Configuration) -> int | None:
+    return 0 if configuration.dims == 2 else coarse_axis(spacing, configuration.spacing, ANISOTROPY)
+
+
+def _target_shape(
+    shape: tuple[int, int, int], spacing: list[float], configuration: Configuration
+) -> tuple[int, int, int]:
+    if configuration.resample.name == "keep":
+        return shape
+    wanted = (spacing[0], *configuration.spacing) if configuration.dims == 2 else configuration.spacing
+    z, y, x = (max(1, round(n * have / want)) for n, have, want in zip(shape, spacing, wanted, strict=True))
+    return z, y, x

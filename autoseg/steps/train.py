@@ -1,0 +1,220 @@
+"""Training one run: the loop, its state, and what it reports."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoseg import losses
+from autoseg.errors import RunFailed
+from autoseg.image import IGNORE
+from autoseg.parts import NETWORKS, OPTIMISERS, SCHEDULES
+from autoseg.records import Configuration, Question
+from autoseg.steps.batches import Batches
+from autoseg.steps.device import Precision, autocast
+
+CLIP = 12.0  # largest norm of the gradient
+PATIENCE = 20  # steps in a row whose loss may be NaN
+CHECKED = 4  # validation batches that the pseudo-Dice looks at
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is reported after a step. `dice`: per foreground class, over a few validation patches; not every step."""
+
+    step: int
+    loss: float
+    rate: float
+    seconds: float
+    skipped: int
+    dice: tuple[float | None, ...] | None = None
+
+
+@dataclass
+class Learner:
+    """The state of a run: everything that a checkpoint holds, and what it was built from."""
+
+    network: nn.Module
+    optimiser: torch.optim.Optimizer
+    loss_of: losses.Loss
+    rates: Callable[[int], float]
+    device: torch.device
+    precision: Precision
+    step: int = 0
+    skipped: int = 0
+    base_rates: list[float] = field(default_factory=list)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Copies of all tensors of the state, named for a checkpoint."""
+        state = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        for index, values in self.optimiser.state_dict()["state"].items():
+            state |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
+        return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
+
+    def load(self, tensors: Mapping[str, Tensor], step: int, skipped: int) -> None:
+        """Continues from the tensors of a checkpoint."""
+        load_network(self.network, tensors)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimiser."):
+                _, index, key = name.split(".", 2)
+                state.setdefault(int(index), {})[key] = value
+        self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
+        self.step, self.skipped = step, skipped
+
+
+def load_network(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Loads the weights among the tensors of a checkpoint. Raises: RunFailed when they are another network's."""
+    weights = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as problem:
+        raise RunFailed(f"the checkpoint is of another network: {str(problem).splitlines()[-1].strip()}") from None
+
+
+def build(
+    configuration: Configuration, question: Question, seed: int, device: torch.device, precision: Precision
+) -> Learner:
+    """A learner at step 0. The weights depend on the seed alone."""
+    torch.manual_seed(seed)
+    network = build_network(configuration, question).to(device)
+    optimiser = OPTIMISERS.build(configuration.train.optimiser, parameters=network.parameters())
+    first = int(question.labels[question.classes[0]] == 0)
+    return Learner(
+        network, optimiser, losses.build(configuration.train.loss, first),
+        SCHEDULES.build(configuration.train.schedule, steps=configuration.train.steps), device, precision,
+        base_rates=[group["lr"] for group in optimiser.param_groups],
+    )  # fmt: skip
+
+
+def build_network(configuration: Configuration, question: Question) -> nn.Module:
+    """The network of a configuration, with fresh weights."""
+    network: nn.Module = NETWORKS.build(
+        configuration.network.architecture,
+        network=configuration.network,
+        channels=len(question.channels),
+        classes=len(question.classes),
+    )
+    return network
+
+
+def learn(learner: Learner, images: Tensor, labels: Tensor) -> float:
+    """One optimiser step; answers the loss. A loss that is not finite changes nothing."""
+    learner.network.train()
+    for group, rate in zip(learner.optimiser.param_groups, learner.base_rates, strict=True):
+        group["lr"] = rate * learner.rates(learner.step)
+    learner.optimiser.zero_grad(set_to_none=True)
+    with autocast(learner.device, learner.precision):
+        outputs = learner.network(images)
+    loss = losses.over_depths(learner.loss_of, outputs, labels)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = nn.utils.clip_grad_norm_(learner.network.parameters(), CLIP)
+    if torch.isfinite(loss) and torch.isfinite(norm):
+        learner.optimiser.step()
+    else:
+        learner.skipped += 1
+        loss = torch.full_like(loss, torch.nan)
+    learner.step += 1
+    return float(loss.detach())
+
+
+def train(
+    learner: Learner, batches: Batches, last: int, validation: Batches | None = None, every: int = 100
+) -> Iterator[Progress]:
+    """Trains to step `last`, reporting every step; whoever iterates saves checkpoints and may stop at any step.
+
+    Args:
+        validation: patches for the pseudo-Dice, which is logged every `every` steps and decides nothing.
+    Raises: RunFailed after 20 steps in a row without a finite loss.
+    """
+    in_a_row = 0
+    began = time.perf_counter()
+    for images, labels in batches.stream(learner.step, last):
+        loss = learn(learner, images, labels)
+        in_a_row = in_a_row + 1 if loss != loss else 0
+        if in_a_row >= PATIENCE:
+            raise RunFailed(
+                f"the loss was not finite for {PATIENCE} steps up to step {learner.step}",
+                remedy="lower the learning rate (--set) or train in float32; the last checkpoint is good",
+            )
+        due = validation is not None and (learner.step % every == 0 or learner.step == last)
+        dice = pseudo_dice(learner, validation) if validation is not None and due else None
+        now = time.perf_counter()
+        yield Progress(learner.step, loss, learner.optimiser.param_groups[0]["lr"], now - began, learner.skipped, dice)
+        began = time.perf_counter()
+
+
+def pseudo_dice(learner: Learner, validation: Batches) -> tuple[float | None, ...]:
+    """Dice per foreground class, pooled over a few validation patches: an early sign, not a score."""
+    learner.network.eval()
+    counts: Tensor | None = None
+    for number in range(CHECKED):
+        images, labels = validation.batch(number)
+        with torch.inference_mode(), autocast(learner.device, learner.precision):
+            logits = learner.network(images)[0]
+        found = _counts(logits.argmax(1), labels, logits.shape[1])
+        counts = found if counts is None else counts + found
+    assert counts is not None
+    both, either = counts.tolist()
+    return tuple(None if e == 0 else 2 * b / e for b, e in zip(both[1:], either[1:], strict=True))
+
+
+def _counts(prediction: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """(2, K): voxels of both, and the sum of the two sizes."""
+    keep = labels != IGNORE
+    a, b = prediction[keep], labels[keep].long()
+    both = torch.bincount(a[a == b], minlength=classes)
+    return torch.stack([both, torch.bincount(a, minlength=classes) + torch.bincount(b, minlength=classes)])
+
+
+def seconds_per_step(
+    configuration: Configuration,
+    question: Question,
+    device: torch.device,
+    precision: Precision,
+    steps: int = 5,
+) -> float:
+    """Seconds of a training step on random images, after two to warm up: the fastest, as other work only slows."""
+    learner = build(configuration, question, 0, device, precision)
+    images = torch.randn(configuration.batch, len(question.channels), *configuration.patch, device=device)
+    labels = torch.randint(0, len(question.classes), (configuration.batch, *configuration.patch), device=device)
+    return min([_timed(learner, images, labels.to(torch.uint8)) for _ in range(steps + 2)][2:])
+
+
+def measure_speed(learner: Learner, batches: Batches, steps: int) -> float:
+    """Median seconds of the run's own first steps, reading included; leaves the learner as it was: at step 0."""
+    fresh = learner.tensors()
+    times, began = [], time.perf_counter()
+    for images, labels in batches.stream(0, steps):
+        learn(learner, images, labels)
+        times.append(time.perf_counter() - began)
+        began = time.perf_counter()
+    learner.optimiser.state.clear()
+    learner.load(fresh, 0, 0)
+    return sorted(times[2:])[len(times[2:]) // 2]
+
+
+def _timed(learner: Learner, images: Tensor, labels: Tensor) -> float:
+    began = time.perf_counter()
+    learn(learner, images, labels)
+    return time.perf_counter() - began
+
+
+def as_log(progress: Progress, foreground: Sequence[str]) -> dict[str, Any]:
+    """The line of the log for a step."""
+    line: dict[str, Any] = {
+        "step": progress.step,
+        "loss": round(progress.loss, 6) if progress.loss == progress.loss else None,
+        "rate": progress.rate,
+        "seconds": round(progress.seconds, 4),
+    }
+    if progress.dice is not None:
+        line["pseudo_dice"] = {
+            name: None if dice is None else round(dice, 5) for name, dice in zip(foreground, progress.dice, strict=True)
+        }
+    return line
