@@ -216,7 +216,7 @@ def validate(
             with whole(folder.predictions / (id + ending)) as temporary:
                 reader.write_label(temporary, label, case.image)
             measures[id] = evaluate.score(label, case.label, question, case.image.spacing, id)
-            dims, spaced = len(case.image.spacing), case.image.placement.get("crs") is not None
+            dims, spaced = len(case.image.spacing), bool(case.image.placement.get("crs"))
             yield None
 
     for _ in voice.track(predicted(), len(held_out), "predicting validation cases"):

@@ -59,7 +59,7 @@ def _score(prediction: Path, reference: Path, question: Question, case: str) -> 
     place = same_place(truth, guess)
     if place.fatal:
         raise BadData(f"does not lie on its reference: {place.sentence}", where=str(prediction))
-    spaced = truth.placement.get("crs") is not None
+    spaced = bool(truth.placement.get("crs"))
     unit = evaluate.unit_of(len(truth.spacing), spaced)
     return evaluate.score(guess.array[0], truth.array[0], question, truth.spacing, str(prediction)), unit
 

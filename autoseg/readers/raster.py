@@ -41,7 +41,8 @@ class Raster:
         int8 becomes int16, larger whole numbers and float64 become float32 (exact up to 2^24); a PNG with a
         palette becomes its colours, a GeoTIFF with one keeps its values. An alpha band is no channel: where
         it is 0 there is no measurement (`valid`). `valid` is also False where any band is nodata, NaN or inf.
-        A four-band TIFF has four channels unless its fourth band is marked as alpha. Spacing is 1 where a
+        A TIFF's band counts as alpha only when it is marked so and holds no more than two values: GDAL marks
+        near-infrared bands so too. Spacing is 1 where a
         file has no coordinates; degrees are metres at the scene's centre. Scale and offset tags are not used.
 
         Raises: BadData for what cannot be read, and for files of different sizes or places.
@@ -203,12 +204,22 @@ def _channels(source: Any, file: Path) -> list[int]:
         )
     if any("complex" in name for name in source.dtypes):
         raise BadData(f"holds {source.dtypes[0]} numbers", where=str(file), expected="real numbers")
-    indexes = [
-        index for index, colour in zip(source.indexes, source.colorinterp, strict=True) if colour.name != "alpha"
-    ]
+    masks = _alpha(source)
+    indexes = [index for index in source.indexes if index not in masks]
     if not indexes:
         raise BadData("holds no band but alpha", where=str(file))
     return indexes
+
+
+def _alpha(source: Any) -> list[int]:
+    """The bands that are masks: marked as alpha and, in a TIFF, of two values at most.
+
+    GDAL marks the fourth of four 8-bit bands as alpha unless told not to, near-infrared bands too.
+    """
+    marked = [i for i, colour in zip(source.indexes, source.colorinterp, strict=True) if colour.name == "alpha"]
+    if source.driver != "GTiff":
+        return marked
+    return [index for index in marked if np.isin(band := source.read(index), (band.min(), band.max())).all()]
 
 
 def _valid(source: Any, bands: Array, indexes: Sequence[int]) -> Mask | None:
@@ -216,9 +227,7 @@ def _valid(source: Any, bands: Array, indexes: Sequence[int]) -> Mask | None:
     from rasterio.enums import MaskFlags
 
     masks: list[Mask] = []
-    for index, colour in zip(source.indexes, source.colorinterp, strict=True):
-        if colour.name == "alpha":
-            masks.append(source.read(index) > 0)
+    masks += [source.read(index) > 0 for index in _alpha(source)]
     flags = source.mask_flag_enums[indexes[0] - 1]
     if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
         masks.append(source.read_masks(indexes[0]) > 0)
@@ -259,7 +268,7 @@ def _place(source: Any, file: Path) -> tuple[dict[str, object], tuple[float, flo
         "width": source.width,
         "height": source.height,
         "nodata": source.nodata,
-        "alpha": any(colour.name == "alpha" for colour in source.colorinterp),
+        "alpha": bool(_alpha(source)),
     }
     if transform is None or not source.crs:
         return placement, (1.0, 1.0)
