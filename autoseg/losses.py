@@ -36,8 +36,8 @@ def focal(first: int, gamma: float = 2.0) -> Loss:
 
     def loss(logits: Tensor, target: Tensor) -> Tensor:
         surprise = F.cross_entropy(logits, target.long(), ignore_index=IGNORE, reduction="none")
-        # expm1 keeps the gradient finite where p is 1
-        total = ((-torch.expm1(-surprise)) ** gamma * surprise).sum()
+        # expm1 and the clamp keep the gradient finite where p is 1, the latter for gamma below 1
+        total = ((-torch.expm1(-surprise)).clamp(min=1e-12) ** gamma * surprise).sum()
         return total / (target != IGNORE).sum().clamp(min=1)
 
     return loss

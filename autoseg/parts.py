@@ -166,6 +166,9 @@ TABLES = {
 }
 
 
+LOADED: list[Path] = []  # the plug-in files of this process, which other processes that work for it load too
+
+
 def load_plugin(file: Path) -> tuple[str, str]:
     """Runs a user's plug-in file, which adds its parts to the tables; answers (file name, sha256).
 
@@ -173,7 +176,7 @@ def load_plugin(file: Path) -> tuple[str, str]:
     """
     if not file.is_file():
         raise BadUsage(f"no file {file}", where="--plugin", expected="a Python file")
-    content = file.read_bytes()
+    content, kept = file.read_bytes(), sys.dont_write_bytecode
     name = f"autoseg_plugin_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
@@ -181,11 +184,15 @@ def load_plugin(file: Path) -> tuple[str, str]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
+        sys.dont_write_bytecode = True  # a cached file could be run under the hash of a newer one
         spec.loader.exec_module(module)
     except Exception as problem:
         raise BadUsage(
             f"{file} could not be loaded: {type(problem).__name__}: {problem}", where="--plugin"
         ) from problem
+    finally:
+        sys.dont_write_bytecode = kept
+    LOADED.append(file.resolve())
     return file.name, hashlib.sha256(content).hexdigest()
 
 

@@ -212,6 +212,13 @@ class Network(Record):
     def _stages_agree(self) -> Network:
         if not len(self.features) == len(self.strides) == len(self.kernels):
             raise ValueError("features, strides and kernels name different numbers of stages")
+        if not self.features:
+            raise ValueError("features, strides and kernels name no stage")
+        sizes = [*self.strides, *self.kernels]
+        if len({len(size) for size in sizes}) > 1 or min(min(size, default=0) for size in sizes) < 1:
+            raise ValueError(f"strides {self.strides} and kernels {self.kernels} want one number above 0 per axis")
+        if max(self.strides[0]) > 1:
+            raise ValueError(f"the first stage has stride {self.strides[0]}: its head must answer every voxel")
         return self
 
     @property
@@ -389,7 +396,8 @@ def amend(record: R, changes: Mapping[str, Any], where: str = "") -> R:
         place: Any = fields
         for name in parents:
             place = _step(place, name, path, where)
-        _step(place, last, path, where)
+        if parents[-1:] != ["options"]:  # what options a part has, the part knows
+            _step(place, last, path, where)
         place[int(last) if isinstance(place, list) else last] = value
     return parse(type(record), json.dumps(fields), where, BadPlan)
 
@@ -424,4 +432,5 @@ def _names(kind: type[Record]) -> set[str]:
 
 def digest(record: Record) -> str:
     """Sixteen hex digits that change when the record does."""
-    return hashlib.sha256(record.model_dump_json().encode()).hexdigest()[:16]
+    fields = json.dumps(record.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(fields.encode()).hexdigest()[:16]

@@ -44,7 +44,8 @@ def whole(file: Path) -> Iterator[Path]:
     except OSError as problem:
         raise _disk(problem, file) from problem
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where the folder could not be made there is nothing to remove
+            temporary.unlink(missing_ok=True)
 
 
 def _disk(problem: OSError, file: Path) -> AutosegError:
@@ -74,11 +75,12 @@ def load_record(kind: type[R], file: Path, error: type[AutosegError] = BadFile) 
 
 def save_tensors(file: Path, tensors: Mapping[str, Any], header: Record | None = None) -> None:
     """Writes torch tensors and a JSON header as one safetensors file."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     metadata = {"autoseg": header.model_dump_json()} if header else None
+    content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=metadata)
     with whole(file) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata)
+        temporary.write_bytes(content)
 
 
 def load_tensors(kind: type[R], file: Path, device: str = "cpu") -> tuple[R, dict[str, Any]]:
@@ -103,8 +105,11 @@ def load_header(kind: type[R], file: Path) -> R:
             if length > 100_000_000:
                 raise BadFile("is not a safetensors file", where=str(file))
             fields = json.loads(opened.read(length))
+        ends = [place["data_offsets"][1] for name, place in fields.items() if name != "__metadata__"]
+        if file.stat().st_size != 8 + length + max(ends, default=0):
+            raise BadFile("is cut short", where=str(file), expected="a whole safetensors file")
         return parse(kind, fields["__metadata__"]["autoseg"], str(file))
-    except (OSError, ValueError, KeyError, TypeError, struct.error):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
         raise BadFile("cannot be read", where=str(file), expected="a whole safetensors file of autoseg") from None
 
 
@@ -165,8 +170,12 @@ class StoredCase:
 
         blosc2.set_nthreads(1)  # many threads read at once; more inside each only get in the way
         everywhere = (slice(None),)
-        image, label = blosc2.open(str(self.image_file), "r"), blosc2.open(str(self.label_file), "r")
-        return image[everywhere + box], label[box]
+        try:
+            image, label = blosc2.open(str(self.image_file), "r"), blosc2.open(str(self.label_file), "r")
+            return image[everywhere + box], label[box]
+        except (RuntimeError, ValueError, OSError) as problem:  # how blosc2 tells of damage
+            where, remedy = str(self.image_file), "remove it: the next run makes it anew"
+            raise BadFile(f"or its label is damaged ({problem})", where=where, remedy=remedy) from None
 
 
 @dataclass(frozen=True)
@@ -184,11 +193,16 @@ class Preprocessed:
 
     def signature(self, case: str) -> str | None:
         """What the stored case was made from; None when it is not there or damaged."""
-        *_, points = self._files(case)
+        import blosc2
+
+        *arrays, points = self._files(case)
         try:
-            return load_header(Prepared, points).signature if points.exists() else None
-        except BadFile:
+            header = load_header(Prepared, points)
+            for file in arrays:
+                blosc2.open(str(file), "r")
+        except (BadFile, OSError, RuntimeError):  # the last is how blosc2 tells that a file is cut short
             return None
+        return header.signature
 
     def save(
         self,
@@ -224,15 +238,14 @@ def _save_array(file: Path, array: NDArray[Any]) -> None:
     blocks = tuple(min(32, size) for size in array.shape[-3:])
     chunks = tuple(min(128, size) for size in array.shape[-3:])
     lead = (1,) * (array.ndim - 3)
+    packed = blosc2.asarray(
+        np.ascontiguousarray(array),
+        cparams=blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=1, nthreads=1),
+        chunks=(*lead, *chunks),
+        blocks=(*lead, *blocks),
+    )
     with whole(file) as temporary:
-        blosc2.asarray(
-            np.ascontiguousarray(array),
-            urlpath=str(temporary),
-            mode="w",
-            cparams=blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=1, nthreads=1),
-            chunks=(*lead, *chunks),
-            blocks=(*lead, *blocks),
-        )
+        temporary.write_bytes(packed.to_cframe())
 
 
 # -- runs ----------------------------------------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,3 +47,49 @@ def _two_threads() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.get_num_threads() != 2:
         torch.set_num_threads(2)
+
+
+def _ball(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """A noisy image with a bright ball, and its label 0/1."""
+    centre = [rng.uniform(0.35, 0.65) * size for size in shape]
+    grid = np.meshgrid(*(np.arange(size) for size in shape), indexing="ij")
+    distance = np.sqrt(sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True)))
+    label = (distance < min(shape[-2:]) / 4).astype(np.uint8)
+    return (label * 2 + rng.normal(0, 0.5, shape) + 3).astype(np.float32), label
+
+
+@pytest.fixture
+def balls_3d(home: Path) -> Path:
+    """A home with the task Task01_Balls: ten NIfTI volumes of 10×16×16 voxels, 2×1×1 mm, in MSD's layout."""
+    import nibabel
+
+    folder = home / "datasets" / "Task01_Balls"
+    rng, training = np.random.default_rng(0), []
+    for number in range(10):
+        for sub, array in zip(("imagesTr", "labelsTr"), _ball(rng, (10, 16, 16)), strict=True):
+            file = folder / sub / f"ball_{number:02d}.nii.gz"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(array.transpose(2, 1, 0), np.diag([1.0, 1.0, 2.0, 1.0])), file)
+        names = (f"./{sub}/ball_{number:02d}.nii.gz" for sub in ("imagesTr", "labelsTr"))
+        training.append(dict(zip(("image", "label"), names, strict=True)))
+    task = {"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "ball"}, "training": training}
+    (folder / "dataset.json").write_text(json.dumps(task))
+    return home
+
+
+@pytest.fixture
+def balls_2d(home: Path) -> Path:
+    """A home with the task Task02_Discs: ten grey PNGs of 32×32 pixels in nnU-Net's layout; label values 0 and 255."""
+    from skimage.io import imsave
+
+    folder = home / "datasets" / "Task02_Discs"
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        image, label = _ball(rng, (32, 32))
+        for sub, array in (("imagesTr", np.clip(image * 30, 0, 255)), ("labelsTr", label * 255)):
+            file = folder / sub / (f"disc_{number:02d}" + ("_0000.png" if sub == "imagesTr" else ".png"))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            imsave(file, array.astype(np.uint8), check_contrast=False)
+    task = {"channel_names": {"0": "grey"}, "labels": {"background": 0, "disc": 255}, "file_ending": ".png"}
+    (folder / "dataset.json").write_text(json.dumps(task))
+    return home

@@ -91,7 +91,8 @@ class Mirror:
 
 def is_exact(matrix: Matrix) -> bool:
     """Whether the matrix only permutes and flips axes, so that no value needs interpolation."""
-    return bool(np.all((matrix == 0) | (np.abs(matrix) == 1)))
+    size = np.abs(matrix)
+    return bool(np.all((size == 0) | (size == 1)) and np.all(size.sum(0) == 1) and np.all(size.sum(1) == 1))
 
 
 def source_shape(matrix: Matrix, patch: Sequence[int]) -> tuple[int, ...]:

@@ -35,6 +35,11 @@ class Commands(click.RichGroup):
             # whoever read the output has gone: so may we
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             context.exit(1)
+        except OSError as problem:
+            if context.params.get("verbose"):
+                raise
+            click.echo(f"autoseg: {problem.filename or 'file'}: {problem.strerror or problem}", err=True)
+            context.exit(1)
         except KeyboardInterrupt:
             click.echo("autoseg: stopped; the same command goes on from here", err=True)
             context.exit(130)

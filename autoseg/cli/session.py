@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 NUMBER = r"(\d+(?:\.\d+)?)"
+BYTES = {"": 10**9, "gb": 10**9, "g": 10**9, "mb": 10**6, "m": 10**6, "gib": 1024**3, "mib": 1024**2}
+SIZE = re.compile(rf"{NUMBER} ?(|[gm]|[gm]b|[gm]ib)")
 AMOUNTS = re.compile(rf"(?:{NUMBER}h)?(?:{NUMBER}m)?(?:{NUMBER}s)?|{NUMBER}")
 QUIET_SECONDS = 15.0  # between lines of progress where there is no terminal
 
@@ -144,13 +146,10 @@ def table(title: str, columns: list[str], rows: Iterable[Iterable[str]]) -> None
 
 def gigabytes(text: str) -> int:
     """Bytes of '8GB', '500 MB' or '16' (gigabytes)."""
-    units = {"": 1e9, "gb": 1e9, "g": 1e9, "mb": 1e6, "m": 1e6, "gib": 1024**3, "mib": 1024**2}
-    number = text.strip().lower().rstrip("gibm ")
-    unit = text.strip().lower()[len(number) :].strip()
-    try:
-        size = int(float(number) * units[unit])
-    except (ValueError, KeyError):
-        raise BadUsage(f"{text!r} is no amount of memory", where="--memory", expected="for example 8GB") from None
+    found = SIZE.fullmatch(text.strip().lower())
+    if found is None:
+        raise BadUsage(f"{text!r} is no amount of memory", where="--memory", expected="for example 8GB")
+    size = int(float(found[1]) * BYTES[found[2]])
     if size < 100_000_000:
         raise BadUsage(f"{text!r} is too little memory", where="--memory", expected="at least 100MB")
     return size

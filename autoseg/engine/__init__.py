@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Protocol, TypeVar
 
+from autoseg import parts
 from autoseg.errors import RunFailed
 
 Job = TypeVar("Job")
@@ -39,9 +42,9 @@ class Pool:
     def run(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[int, Result]]:
         """In the order in which they are done."""
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self.workers, context, initializer=_one_thread) as pool:
-            waiting = {pool.submit(function, job): index for index, job in enumerate(jobs)}
+        with ProcessPoolExecutor(self.workers, context, initializer=_load, initargs=(tuple(parts.LOADED),)) as pool:
             try:
+                waiting = {pool.submit(_single, function, job): index for index, job in enumerate(jobs)}
                 for done in as_completed(waiting):
                     yield waiting[done], done.result()
             except BrokenProcessPool:
@@ -53,12 +56,17 @@ class Pool:
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _one_thread() -> None:
-    """The workers share the cores: one thread each."""
-    import sys
+def _load(plugins: Sequence[Path]) -> None:
+    """A worker knows the parts that the process it works for knows."""
+    for file in plugins:
+        parts.load_plugin(file)
 
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+
+def _single(function: Callable[[Job], Result], job: Job) -> Result:
+    """Runs a job with one thread, as the workers share the cores."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)
+    return function(job)
 
 
 def local(workers: int | None, jobs: int) -> Executor:

@@ -102,10 +102,15 @@ def choose_runs(
         there = ", ".join(runs[title])
         raise BadUsage(f"fold {missing[0]} of {title} is not finished", where="--folds", expected=f"of {there}")
     chosen = {fold: runs[title][fold] for fold in folds} if folds else runs[title]
+    seeds = {fold: run.seed for fold, folder in chosen.items() if (run := folder.run()) is not None}
     best = "" if configuration or len(runs) == 1 else ", the best by validation Dice"
     known = "not scored" if dice[title] is None else f"validation Dice {dice[title]:.4f}"
-    voice.say(f"predicting with {title}{best} ({known}), folds {', '.join(chosen)}")
+    voice.say(f"predicting with {title}{best} ({known}), folds {_listed(seeds)}")
     return list(chosen.values())
+
+
+def _listed(seeds: Mapping[str, int]) -> str:
+    return ", ".join(f"{fold} (seed {seed})" if seed else fold for fold, seed in seeds.items())
 
 
 def _mean_dice(runs: Mapping[str, RunFolder]) -> float | None:

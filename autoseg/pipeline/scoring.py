@@ -30,6 +30,8 @@ def evaluate_folders(
     if absent := sorted(set(wanted) - set(found)):
         shown = ", ".join(absent[:5]) + (" …" if len(absent) > 5 else "")
         raise BadData(f"{len(absent)} references have no prediction ({shown})", where=str(predictions))
+    if extra := sorted(set(found) - set(wanted)):
+        voice.say(f"{len(extra)} predictions have no reference and are not scored")
     question = question or _question(wanted)
     scored: dict[str, dict[str, Measures]] = {}
     faults = []

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from autoseg import engine, layouts, losses
+from autoseg import engine, layouts
 from autoseg.errors import BadData, BadTask
 from autoseg.layouts import folds as folding
 from autoseg.pipeline.voice import Voice
@@ -117,6 +117,8 @@ def make_plan(
     plan = planning.schedule_for(plan, _speeds(plan, voice) if here and target.device == "cpu" else {})
     changes = dict(changes or {})
     if loss is not None:
+        from autoseg import losses
+
         losses.build(loss, first=1)  # a loss that cannot be built is no plan
         changes |= {f"configurations.{title}.train.loss": loss for title in plan.configurations}
     if changes:

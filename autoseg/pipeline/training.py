@@ -108,7 +108,7 @@ def _optimise(
     device = devices.choose(wish.device)
     run = folder.run()
     if run is not None:
-        _same(run, plan, wish, folder)
+        _same(run, plan, wish, folder, (folds, skipped))
         torch.set_num_threads(run.threads)
     settings = run.settings if run else _settings(plan, wish)
     precision = run.precision if run else devices.precision(device, settings.train.precision)
@@ -151,8 +151,15 @@ def _with_steps(configuration: Configuration, steps: int) -> Configuration:
     return configuration.model_copy(update={"train": configuration.train.model_copy(update={"steps": steps})})
 
 
-def _same(run: Run, plan: Plan, wish: Wish, folder: RunFolder) -> None:
+def _same(run: Run, plan: Plan, wish: Wish, folder: RunFolder, cases: tuple[str, tuple[str, ...]]) -> None:
     """Refuses to go on with a run that was started with something else."""
+    prediction.require_plugins(run, wish.plugins)
+    if (run.folds, run.skipped) != cases:
+        raise BadUsage(
+            "the cases of this fold have changed since the run was started",
+            where=str(folder.folder),
+            remedy="--fresh starts anew and keeps the old run beside it",
+        )
     asked = _with_steps(_settings(plan, wish), run.settings.train.steps)
     steps_differ = wish.steps is not None and wish.steps != run.settings.train.steps
     budget_differs = wish.budget is not None and wish.budget != run.budget

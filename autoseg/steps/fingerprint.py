@@ -110,7 +110,7 @@ def _label_faults(case: Case, question: Question) -> list[Fault]:
         anti = "; are the borders anti-aliased?" if len(strange) > 20 else ""
         faults.append(Fault(case=case.id, fault="undeclared label", detail=shown + more + anti, fatal=True))
         return faults
-    indices = cases.to_indices(case.label, question, case.image.valid)
+    indices = cases.to_indices(case.label, question)
     if (indices == IGNORE).all():
         faults.append(Fault(case=case.id, fault="ignored label", detail="every voxel is to be ignored", fatal=True))
     elif question.labels[question.classes[0]] == 0 and not ((indices > 0) & (indices != IGNORE)).any():

@@ -66,9 +66,11 @@ def make(
     if not facts:
         raise BadData("no case can be used", where=task, remedy=f"see autoseg check {task}")
     because: dict[str, str] = {"target": _target_reason(target)}
-    views = {"2d": _flat_view(facts)}
-    if not fingerprint.flat:
-        views["3d"] = _volume_view(facts)
+    if fingerprint.flat:
+        views = {"2d": _in_plane(_view(facts, (0, 1, 2)))}
+    else:
+        volume = _view(facts)
+        views = {"2d": _in_plane(volume), "3d": volume}
     normalise = _normalise(question, facts, because)
     configurations = {}
     for title, view in views.items():
@@ -115,17 +117,16 @@ def configuration_of(plan: Plan, title: str) -> Configuration:
 # -- what the cases look like --------------------------------------------------------------------------
 
 
-def _volume_view(facts: Sequence[CaseFacts]) -> View:
+def _view(facts: Sequence[CaseFacts], axes: tuple[int, int, int] | None = None) -> View:
     spacing = topology.target_spacing([f.spacing for f in facts], [f.cropped for f in facts])
-    axes = topology.slice_axes(spacing)
+    axes = axes or topology.slice_axes(spacing)
     shapes = [[round(n * s / t) for n, s, t in zip(f.cropped, f.spacing, spacing, strict=True)] for f in facts]
     shape = [max(1, round(float(n))) for n in np.median(shapes, 0)]
     return View(tuple(spacing[a] for a in axes), tuple(shape[a] for a in axes), len(facts) * float(prod(shape)), axes)
 
 
-def _flat_view(facts: Sequence[CaseFacts]) -> View:
-    whole = _volume_view(facts)
-    return View(whole.spacing[1:], whole.shape[1:], whole.voxels, whole.axes)
+def _in_plane(view: View) -> View:
+    return View(view.spacing[1:], view.shape[1:], view.voxels, view.axes)
 
 
 # -- decisions -----------------------------------------------------------------------------------------

@@ -65,11 +65,15 @@ def slice_axes(spacing: Sequence[float]) -> tuple[int, int, int]:
 
 
 def first_patch(shape: Sequence[int], spacing: Sequence[float]) -> list[int]:
-    """A patch of equal physical edges with the volume of 256³ (2048² in 2D), cut to the median shape."""
+    """A patch of equal physical edges with the volume of 256³ (2048² in 2D), cut to the median shape.
+
+    Its last two axes have at least 4 voxels: norms need more than one.
+    """
     edge = {2: 2048, 3: 256}[len(shape)]
     aspect = 1 / np.asarray(spacing, float)
     scale = (edge ** len(shape) / prod(aspect)) ** (1 / len(shape))
-    return [max(1, min(int(size), round(float(a * scale)))) for size, a in zip(shape, aspect, strict=True)]
+    patch = [max(1, min(int(size), round(float(a * scale)))) for size, a in zip(shape, aspect, strict=True)]
+    return [*patch[:-2], *(max(SMALLEST, size) for size in patch[-2:])]
 
 
 def stages(patch: Sequence[int], spacing: Sequence[float], limits: Limits) -> Topology:

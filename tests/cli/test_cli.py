@@ -1,0 +1,165 @@
+"""What a user types and what comes back, beside the story."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from autoseg import __version__
+from autoseg.cli import main
+from autoseg.cli.session import change, gigabytes, seconds
+from autoseg.errors import BadUsage
+
+
+def run(*words: str, home: Path | None = None):
+    return CliRunner().invoke(main, ["--home", str(home or Path()), *words])
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from autoseg.cli import main; main(['--help'], standalone_mode=False);"
+        "heavy = {'torch', 'monai', 'numpy', 'pydantic', 'rasterio', 'SimpleITK', 'nibabel'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_version() -> None:
+    assert __version__ in run("--version").stdout
+
+
+def test_every_command_has_help() -> None:
+    for name in main.commands:
+        told = run(name, "--help")
+        assert told.exit_code == 0 and "Usage" in told.stdout, name
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("15m", 900), ("15", 900), ("90s", 90), ("2h", 7200), ("1h30m", 5400), ("1.5h", 5400), ("1m30s", 90)],
+)
+def test_times(text: str, expected: float) -> None:
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "x", "-5m", "0", "0s", "5d", "m", "1m1h", "nan"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(BadUsage, match="30m or 2h"):
+        seconds(text)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("8GB", 8e9), ("500 MB", 5e8), ("16", 16e9), ("1GiB", 1024**3)])
+def test_amounts_of_memory(text: str, expected: float) -> None:
+    assert gigabytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "GB", "8 apples", "-1GB", "1MB", "nanGB", "infGB"])
+def test_what_is_no_amount_of_memory_is_refused(text: str) -> None:
+    with pytest.raises(BadUsage, match="--memory"):
+        gigabytes(text)
+
+
+def test_changes_are_json_where_they_can_be() -> None:
+    assert change("a.b=3") == ("a.b", 3) and change("a=[1,2]") == ("a", [1, 2])
+    assert change("loss=dice+ce") == ("loss", "dice+ce") and change("x=a=b") == ("x", "a=b")
+    with pytest.raises(BadUsage, match="FIELD=VALUE"):
+        change("steps")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("check", "Task99"), "no task begins with 'Task99'"),
+        (("train", "3d", "0"), "no task is current"),
+        (("train", "3d", "x"), "is no fold"),
+        (("train", "3d", "0", "--steps", "5", "--budget", "5m"), "exclude each other"),
+        (("--plugin", "nowhere.py", "doctor"), "no file nowhere.py"),
+        (("parts", "cbmam"), "no part is called 'cbmam'"),
+        (("evaluate", "-p", "nowhere", "-r", "nowhere", "-o", "out"), "no such folder"),
+        (("add", "Task01_X", "--images", "nothing/*.png", "--labels", "nothing/*.png"), "nothing"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line_without_a_traceback(home: Path, words, message: str) -> None:
+    told = run(*words, home=home)
+    assert told.exit_code == 2 and message in told.stderr and "Traceback" not in told.output
+    assert told.stdout == ""
+
+
+def test_an_ambiguous_task_is_told(balls_2d: Path) -> None:
+    other = balls_2d / "datasets" / "Task02_Other"
+    other.mkdir()
+    (other / "dataset.json").write_text("{}")
+    told = run("check", "Task02", home=balls_2d)
+    assert told.exit_code == 2 and "Task02_Discs or Task02_Other" in told.stderr
+    assert "dataset.json" in run("check", "Task02_O", home=balls_2d).stderr
+
+
+def test_a_misspelt_field_names_its_neighbours_and_leaves_the_plan(balls_2d: Path) -> None:
+    assert run("plan", "Task02", home=balls_2d).exit_code == 0
+    file = balls_2d / "plans" / "Task02_Discs.json"
+    before = file.read_text()
+    for wrong, message in (
+        ("configurations.2d.bacth=3", "did you mean batch"),
+        ("configurations.2d.batch=0", "batch"),
+        ("configurations.2d.patch=[3,3]", "multiple"),
+        ("configurations.3d.batch=1", "no field '3d'"),
+    ):
+        told = run("plan", "Task02", "--set", wrong, home=balls_2d)
+        assert told.exit_code == 2 and message in told.stderr, told.output
+    assert "unknown loss" in run("plan", "Task02", "--loss", "dicee", home=balls_2d).stderr
+    assert file.read_text() == before
+
+
+def test_a_damaged_plan_is_named(balls_2d: Path) -> None:
+    run("plan", "Task02", home=balls_2d)
+    file = balls_2d / "plans" / "Task02_Discs.json"
+    file.write_text(file.read_text().replace('"batch"', '"bacth"'))
+    told = run("train", "2d", "0", "--steps", "1", home=balls_2d)
+    assert told.exit_code == 2 and "Task02_Discs.json" in told.stderr and "bacth" in told.stderr
+
+
+def test_another_machine_can_be_planned_for(balls_3d: Path) -> None:
+    told = run("plan", "Task01", "--device", "cuda", "--memory", "8GB", "--as", "gpu", "--json", home=balls_3d)
+    plan = json.loads(told.stdout)
+    assert plan["target"] == {"device": "cuda", "memory": 8 * 10**9, "threads": None}
+    assert plan["configurations"]["3d"]["train"]["steps"] == 100_000
+
+
+def test_splits_of_nnunet_are_taken(balls_3d: Path) -> None:
+    ids = [f"ball_{n:02d}" for n in range(10)]
+    splits = [{"train": [i for i in ids if i not in ids[k::5]], "val": ids[k::5]} for k in range(5)]
+    file = balls_3d / "splits_final.json"
+    file.write_text(json.dumps(splits))
+    assert run("plan", "Task01", "--splits", str(file), home=balls_3d).exit_code == 0
+    folds = json.loads((balls_3d / "plans" / "Task01_Balls.folds.json").read_text())["folds"]
+    assert folds[1] == ["ball_01", "ball_06"]
+    splits[0]["val"], splits[1]["val"] = splits[1]["val"], splits[0]["val"]
+    splits[0]["train"], splits[1]["train"] = splits[1]["train"], splits[0]["train"]
+    file.write_text(json.dumps(splits))
+    assert "other folds already" in run("plan", "Task01", "--splits", str(file), home=balls_3d).stderr
+
+
+def test_parts_lists_every_part(home: Path) -> None:
+    rows = json.loads(run("parts", "--json", home=home).stdout)
+    assert {"unet", "dice", "mirror", "zscore", "poly"} <= {row["name"] for row in rows}
+    assert all(row["what"] for row in rows)
+
+
+def test_doctor_reports_as_json(home: Path) -> None:
+    rows = json.loads(run("doctor", "--json", home=home).stdout)
+    assert {"Python", "torch", "memory", "disk", "device"} <= {row["what"] for row in rows}
+
+
+def test_add_makes_a_task_that_goes_through(balls_2d: Path) -> None:
+    folder = balls_2d / "datasets" / "Task02_Discs"
+    words = ("add", "Task03_Mine", "--images", f"{folder}/imagesTr/*.png", "--labels", f"{folder}/labelsTr/*.png")
+    told = run(*words, "--labels-map", "0=background,255=disc", "--group", r"disc_(\d)", home=balls_2d)
+    assert told.exit_code == 0 and "10 cases" in told.stderr
+    assert [p.name for p in (balls_2d / "datasets" / "Task03_Mine").iterdir()] == ["dataset.json"]
+    assert run("check", "Task03", home=balls_2d).exit_code == 0
+    assert "exists already" in run(*words, home=balls_2d).stderr

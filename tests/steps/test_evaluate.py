@@ -1,0 +1,65 @@
+"""Scores by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import pytest
+
+from autoseg.errors import BadData
+from autoseg.records import Channel, Question, Scores, parse
+from autoseg.steps.evaluate import as_csv, score, summarise, unit_of
+
+QUESTION = Question(
+    reader="nifti", channels=(Channel(name="a", kind="other"),), labels={"bg": 0, "a": 1, "b, c": 5}, ignore=9
+)
+
+
+def test_two_squares_by_hand() -> None:
+    truth, guess = np.zeros((4, 4), int), np.zeros((4, 4), int)
+    truth[0:2, 0:2], guess[0:2, 1:3] = 1, 1
+    one = score(guess, truth, QUESTION, (2.0, 3.0), "x")["a"]
+    assert (one.dice, one.iou, one.precision, one.recall) == (0.5, pytest.approx(1 / 3), 0.5, 0.5)
+    assert (one.true_positives, one.false_positives, one.false_negatives) == (2, 2, 2)
+    assert (one.volume_prediction, one.volume_reference) == (24.0, 24.0)
+
+
+def test_the_empty_class_rule() -> None:
+    empty, full = np.zeros((2, 2), int), np.ones((2, 2), int)
+    assert score(empty, empty, QUESTION, (1.0, 1.0), "x")["a"].dice is None
+    assert score(full, empty, QUESTION, (1.0, 1.0), "x")["a"].dice == 0
+    assert score(empty, full, QUESTION, (1.0, 1.0), "x")["a"].dice == 0
+
+
+def test_ignored_voxels_do_not_count() -> None:
+    truth, guess = np.array([1, 1, 9, 9]), np.array([1, 1, 1, 0])
+    assert score(guess, truth, QUESTION, (1.0,), "x")["a"].dice == 1
+
+
+def test_a_prediction_with_strange_values_or_shape_is_refused() -> None:
+    with pytest.raises(BadData, match="not declared"):
+        score(np.array([3]), np.array([0]), QUESTION, (1.0,), "x")
+    with pytest.raises(BadData, match="shape"):
+        score(np.array([0, 0]), np.array([0]), QUESTION, (1.0,), "x")
+
+
+def test_means_leave_out_what_is_not_defined() -> None:
+    empty, full = np.zeros((2, 2), int), np.ones((2, 2), int)
+    cases = {
+        "one": score(full, full, QUESTION, (1.0, 1.0), "one"),
+        "two": score(full, empty, QUESTION, (1.0, 1.0), "two"),
+        "three": score(empty, empty, QUESTION, (1.0, 1.0), "three"),
+    }
+    scores = summarise(cases, QUESTION, "pixels")
+    assert scores.mean["a"].dice == 0.5 and scores.mean["a"].cases == 2
+    assert scores.mean["b, c"].dice is None and scores.dice == 0.5
+    assert parse(Scores, scores.model_dump_json(), "x") == scores
+    rows = list(csv.DictReader(io.StringIO(as_csv(scores))))
+    assert len(rows) == 6 and {row["class"] for row in rows} == {"a", "b, c"}
+    assert next(r for r in rows if r["case"] == "three" and r["class"] == "a")["dice"] == ""
+
+
+def test_units() -> None:
+    assert [unit_of(3, False), unit_of(2, True), unit_of(2, False)] == ["mm³", "m²", "pixels"]

@@ -1,0 +1,120 @@
+"""Plans: what is decided from which evidence, and that every decision has a reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from autoseg.errors import BadData, BadUsage
+from autoseg.parts import AUGMENTATIONS, NORMALISERS, RESAMPLERS
+from autoseg.records import CaseFacts, Channel, Fault, Fingerprint, Intensity, Plan, Question, Target, parse
+from autoseg.steps.plan import configuration_of, hours, make, schedule_for, steps_in
+
+CPU = Target(device="cpu", memory=16 * 10**9, threads=2)
+CUDA = Target(device="cuda", memory=8 * 10**9)
+QUANTILES = tuple(float(v) for v in (-50, -40, -30, -20, 0, 10, 20, 50, 80, 90, 100, 110, 120, 130, 140))
+
+
+def question(kind="mr", name="MRI") -> Question:
+    return Question(reader="nifti", channels=(Channel(name=name, kind=kind),), labels={"background": 0, "a": 1, "b": 2})
+
+
+def fingerprint(shape=(36, 50, 35), spacing=(1.0, 1.0, 1.0), count=260, cropped=None, faults=()) -> Fingerprint:
+    intensity = Intensity(mean=50, sd=20, quantiles=QUANTILES)
+    facts = CaseFacts(
+        sha256="0", shape=shape, cropped=cropped or shape, spacing=spacing, valid=(intensity,),
+        foreground=(intensity,), faults=faults,
+    )  # fmt: skip
+    return Fingerprint(question="q", flat=shape[0] == 1, cases={str(n): facts for n in range(count)})
+
+
+def plan(found: Fingerprint, target: Target = CPU, asked: Question | None = None) -> Plan:
+    return make(found, asked or question(), target, task="Task01_X", name="default", ids=("f", "g"))
+
+
+def test_a_gpu_of_8_gb_gets_nnunets_plan() -> None:
+    made = plan(fingerprint(), CUDA)
+    assert made.configurations["3d"].patch == (40, 56, 40) and made.configurations["3d"].batch == 9
+    assert made.configurations["2d"].patch == (56, 40) and made.configurations["2d"].batch == 366
+    assert made.configurations["3d"].network.features == (32, 64, 128, 256)
+    assert made.configurations["3d"].train.optimiser.name == "sgd"
+    assert schedule_for(made, {}).configurations["3d"].train.steps == 100_000
+
+
+def test_a_cpu_gets_a_narrower_network_and_the_steps_of_an_hour() -> None:
+    made = schedule_for(plan(fingerprint()), {"2d": 0.25, "3d": 0.2})
+    three = made.configurations["3d"]
+    assert (three.patch, three.batch, three.network.features) == ((40, 56, 40), 2, (16, 32, 64, 128))
+    assert three.train.steps == 18_000 and hours(made, "3d") == pytest.approx(1)
+    assert "CPU" in made.because["target"] and "0.200 s per step" in made.because["configurations.3d.train.steps"]
+
+
+def test_flat_tasks_have_no_3d_and_say_what_there_is() -> None:
+    made = plan(fingerprint((1, 400, 400), count=40))
+    assert list(made.configurations) == ["2d"]
+    with pytest.raises(BadUsage, match=r"flat images: there is no 3d configuration; expected one of 2d"):
+        configuration_of(made, "3d")
+    assert "turns" in [part.name for part in made.configurations["2d"].train.augment]
+
+
+@pytest.mark.parametrize("pixel", [0.3, 1.0, 10.0])
+def test_rasters_of_any_resolution_are_planned_in_their_plane(pixel: float) -> None:
+    one = plan(fingerprint((1, 300, 400), (1.0, pixel, pixel), 40)).configurations["2d"]
+    assert one.axes == (0, 1, 2) and one.spacing == (pixel, pixel) and min(one.patch) > 100
+
+
+def test_slices_are_cut_across_the_coarsest_axis() -> None:
+    made = plan(fingerprint((200, 190, 12), (1.0, 1.0, 8.0), 30))
+    assert made.configurations["3d"].axes == (2, 0, 1) and made.configurations["2d"].axes == (2, 0, 1)
+    assert made.configurations["3d"].spacing == (8.0, 1.0, 1.0) and made.configurations["2d"].spacing == (1.0, 1.0)
+    affine = made.configurations["3d"].train.augment[0]
+    assert affine.name == "affine" and affine.options["planar"] is True
+
+
+def test_ct_is_clipped_to_the_foreground() -> None:
+    part = plan(fingerprint(), asked=question("ct", "CT")).configurations["3d"].normalise[0]
+    assert part.name == "ct"
+    assert part.options == pytest.approx({"lower": -40.0, "upper": 130.0, "mean": 50.0, "sd": 20.0}, abs=2)
+
+
+def test_z_score_looks_inside_when_images_are_mostly_empty() -> None:
+    assert plan(fingerprint()).configurations["3d"].normalise[0].options == {}
+    made = plan(fingerprint(cropped=(20, 30, 30)))
+    assert made.configurations["3d"].normalise[0].options == {"masked": True}
+
+
+def test_rasters_are_resampled_only_when_resolutions_differ() -> None:
+    same = fingerprint((1, 100, 100), (1.0, 10.0, 10.0), 4)
+    other = {"x": same.cases["0"].model_copy(update={"spacing": (1.0, 30.0, 30.0)})}
+    assert plan(same).configurations["2d"].resample.name == "keep"
+    mixed = same.model_copy(update={"cases": {**same.cases, **other}})
+    assert plan(mixed).configurations["2d"].resample.name == "spline"
+
+
+@pytest.mark.parametrize("target", [CPU, CUDA])
+@pytest.mark.parametrize(
+    "found", [fingerprint(), fingerprint((1, 3, 3), count=2), fingerprint((12, 200, 200), (8.0, 1.0, 1.0), 30)]
+)
+def test_every_plan_is_valid_has_reasons_and_names_known_parts(found: Fingerprint, target: Target) -> None:
+    made = plan(found, target)
+    assert parse(Plan, made.model_dump_json(), "x") == made
+    for title, one in made.configurations.items():
+        for field in ("spacing", "patch", "batch", "resample", "network.features", "network.strides"):
+            assert made.because[f"configurations.{title}.{field}"]
+        assert all(part.name in NORMALISERS for part in one.normalise) and one.resample.name in RESAMPLERS
+        assert all(AUGMENTATIONS.build(part, dims=one.dims) for part in one.train.augment)
+
+
+def test_a_plan_names_no_case() -> None:
+    found = fingerprint(count=3)
+    named = found.model_copy(update={"cases": {"patient_jane_doe": found.cases["0"]}})
+    assert "jane" not in plan(named).model_dump_json()
+
+
+def test_unusable_cases_are_left_out_and_none_is_an_error() -> None:
+    fault = Fault(case="0", fault="unreadable", detail="x", fatal=True)
+    with pytest.raises(BadData, match="no case can be used"):
+        plan(fingerprint(count=2, faults=(fault,)))
+
+
+def test_steps_fit_the_budget() -> None:
+    assert 895 <= steps_in(900, 1.0) <= 900 and steps_in(0.1, 1.0) == 1

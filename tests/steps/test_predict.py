@@ -1,0 +1,117 @@
+"""Sliding windows: covering, weighting, mirroring, and the image's own grid."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from autoseg.image import Image
+from autoseg.records import Channel, Configuration, Memory, Network, Part, Question, Train
+from autoseg.steps.predict import gaussian, mean_logits, mirror_axes, predict, predict_logits, tiles
+
+CPU = torch.device("cpu")
+QUESTION = Question(reader="raster", channels=(Channel(name="a", kind="other"),), labels={"background": 0, "a": 200})
+
+
+class Threshold(nn.Module):
+    """Class 1 where the input is positive: a network that sees one voxel at a time."""
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [torch.cat([-x, x], 1)]
+
+
+class Gradient(nn.Module):
+    """Answers the position within its window along the last axis: not the same when mirrored."""
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        ramp = torch.arange(x.shape[-1], dtype=x.dtype).expand_as(x)
+        return [torch.cat([ramp, -ramp], 1)]
+
+
+def configuration(patch=(8, 8), mirror: tuple[int, ...] | None = None) -> Configuration:
+    dims = len(patch)
+    network = Network(
+        architecture=Part(name="unet"), block=Part(name="plain"), norm=Part(name="instance"), features=(4,),
+        strides=((1,) * dims,), kernels=((3,) * dims,),
+    )  # fmt: skip
+    augment = () if mirror is None else (Part(name="mirror", options={"axes": list(mirror)}),)
+    train = Train(
+        loss="ce", augment=augment, steps=9, optimiser=Part(name="sgd"), schedule=Part(name="poly"), foreground=0.3
+    )
+    return Configuration(
+        spacing=(1.0,) * dims, patch=patch, batch=3, normalise=(Part(name="none"),), resample=Part(name="spline"),
+        network=network, train=train, memory=Memory(bytes=1, method=""),
+    )  # fmt: skip
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(8, 60), min_size=3, max_size=3),
+    st.lists(st.integers(1, 8), min_size=3, max_size=3),
+    st.floats(0.1, 1),
+)
+def test_tiles_cover_everything_and_lie_inside(shape: list[int], patch: list[int], step: float) -> None:
+    covered = np.zeros(shape, bool)
+    for start in tiles(shape, patch, step):
+        assert all(s >= 0 and s + p <= n for s, p, n in zip(start, patch, shape, strict=True))
+        covered[tuple(slice(s, s + p) for s, p in zip(start, patch, strict=True))] = True
+    assert covered.all()
+
+
+def test_tiles_are_nnunets() -> None:
+    assert [z for z, *_ in tiles((110, 64, 64), (64, 64, 64), 0.5)] == [0, 23, 46]
+    assert tiles((8, 8, 8), (8, 8, 8), 0.5) == [(0, 0, 0)]
+
+
+def test_the_gaussian_is_symmetric_and_never_zero() -> None:
+    bell = gaussian((8, 9, 16))
+    assert torch.equal(bell, bell.flip([0, 1, 2])) and bell.max() == 1 and bell.min() >= 1e-4
+
+
+@pytest.mark.parametrize("shape", [(1, 20, 31), (6, 5, 9)])
+@pytest.mark.parametrize("patch", [(8, 8), (4, 8, 8)])
+def test_where_all_tiles_agree_the_stitched_logits_are_the_networks(shape, patch) -> None:
+    array = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
+    logits = predict_logits(array, [Threshold()], configuration(patch), 2, CPU, "float32", 0.5, ())
+    assert torch.allclose(logits[1], torch.from_numpy(array[0]), atol=1e-5)
+
+
+def test_mirroring_averages_over_all_flips() -> None:
+    window = torch.randn(2, 1, 4, 6)
+    plain = Gradient()(window)[0]
+    assert torch.equal(mean_logits([Gradient()], window, ()), plain)
+    mirrored = mean_logits([Gradient()], window, (0, 1))
+    assert torch.allclose(mirrored, (plain + plain.flip(3)) / 2)
+
+
+def test_several_networks_are_averaged() -> None:
+    window = torch.randn(2, 1, 4, 6)
+    both = mean_logits([Threshold(), Gradient()], window, ())
+    assert torch.allclose(both, (Threshold()(window)[0] + Gradient()(window)[0]) / 2)
+
+
+def test_only_axes_that_were_mirrored_in_training_are_mirrored() -> None:
+    assert mirror_axes(configuration()) == ()
+    assert mirror_axes(configuration(mirror=(1,))) == (1,)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 0.5, 2.0)])
+def test_the_prediction_lies_on_the_images_grid_in_the_tasks_values(spacing) -> None:
+    image = -np.ones((1, 12, 20, 16), np.float32)
+    image[0, 2:10, 4:16, 4:12] = 1
+    label = predict(
+        Image(image, spacing), [Threshold()], configuration((8, 8, 8)), QUESTION, CPU, "float32", mirror=False
+    )
+    assert label.shape == (12, 20, 16) and set(np.unique(label)) == {0, 200}
+    assert ((label == 200) == (image[0] > 0)).mean() > (0.999 if spacing == (1.0, 1.0, 1.0) else 0.9)
+
+
+def test_one_pixel_is_predicted() -> None:
+    label = predict(
+        Image(np.ones((1, 1, 1), np.uint8), (1.0, 1.0)), [Threshold()], configuration(), QUESTION, CPU, "float32"
+    )
+    assert label.tolist() == [[200]]

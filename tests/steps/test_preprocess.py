@@ -1,0 +1,110 @@
+"""Crop, turn, normalise, resample, and the way back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autoseg.image import IGNORE, Case, Image
+from autoseg.records import Channel, Configuration, Memory, Network, Part, Question, Train, amend
+from autoseg.steps.preprocess import foreground_points, key, prepare, prepare_image, prepare_label, restore
+
+QUESTION = Question(
+    reader="nifti", channels=(Channel(name="MRI", kind="mr"),), labels={"background": 0, "a": 1, "b": 2}
+)
+
+
+def configuration(dims: int = 3, spacing=(1.0, 1.0, 1.0), axes=(0, 1, 2), resample: str = "spline") -> Configuration:
+    ones = ((1,) * dims,)
+    network = Network(
+        architecture=Part(name="unet"), block=Part(name="plain"), norm=Part(name="instance"),
+        features=(4,), strides=ones, kernels=((3,) * dims,),
+    )  # fmt: skip
+    train = Train(
+        loss="dice+ce", augment=(), steps=1, optimiser=Part(name="sgd"), schedule=Part(name="poly"), foreground=0.3
+    )
+    return Configuration(
+        spacing=tuple(spacing)[-dims:], axes=axes, patch=(8,) * dims, batch=2, normalise=(Part(name="zscore"),),
+        resample=Part(name=resample), network=network, train=train, memory=Memory(bytes=1, method="none"),
+    )  # fmt: skip
+
+
+def blobs(shape=(20, 24, 28)) -> tuple[np.ndarray, np.ndarray]:
+    """An image with an empty border, and a label of two big blobs."""
+    label = np.zeros(shape, np.uint8)
+    label[6:14, 6:12, 6:20] = 1
+    label[6:14, 12:18, 6:20] = 2
+    image = np.zeros(shape, np.float32)
+    image[3:-3, 3:-3, 3:-3] = 100 + np.random.default_rng(0).normal(0, 1, [n - 6 for n in shape])
+    return image + 10.0 * label, label
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 2.0, 0.5)])
+def test_a_label_goes_there_and_back(axes, dims, spacing) -> None:
+    image, label = blobs()
+    case = Image(image[None], spacing)
+    settings = configuration(dims, axes=axes)
+    array, geometry = prepare_image(case, settings, QUESTION)
+    there = prepare_label(label, case, geometry, array.shape[1:], QUESTION)
+    assert there.shape == array.shape[1:]
+    from autoseg.arrays.resample import resample_label
+
+    back = restore(resample_label(there, geometry.cropped, 3, coarse=geometry.coarse), geometry)
+    assert back.shape == label.shape
+    assert (back == label).mean() > (0.9999 if spacing == (1.0, 1.0, 1.0) else 0.97)
+
+
+def test_in_2d_slices_are_never_resampled() -> None:
+    image, _ = blobs()
+    array, _ = prepare_image(Image(image[None], (5.0, 2.0, 2.0)), configuration(2), QUESTION)
+    assert array.shape == (1, 14, 36, 44)  # cropped to 14×18×22, then doubled within the slice
+
+
+def test_the_image_is_cropped_and_normalised() -> None:
+    image, _ = blobs()
+    array, geometry = prepare_image(Image(image[None], (1.0, 1.0, 1.0)), configuration(), QUESTION)
+    assert array.shape == (1, 14, 18, 22) and array.dtype == np.float32
+    assert abs(float(array.mean())) < 1e-4 and float(array.std()) == pytest.approx(1, abs=1e-3)
+    assert geometry.box == (slice(3, 17), slice(3, 21), slice(3, 25))
+
+
+def test_pictures_are_neither_cropped_nor_resampled() -> None:
+    picture = np.zeros((1, 9, 7), np.uint8)
+    picture[0, 4, 4] = 9
+    array, geometry = prepare_image(Image(picture, (1.0, 1.0)), configuration(2, resample="keep"), QUESTION)
+    assert array.shape == (1, 1, 9, 7)
+    assert restore(np.ones((1, 9, 7), np.uint8), geometry).shape == (9, 7)
+
+
+def test_what_is_not_valid_is_zero_and_ignored() -> None:
+    image, label = blobs()
+    image[8:10, 8:10, 8:10] = np.nan
+    case = Case("x", Image(image[None], (1.0, 1.0, 1.0), np.isfinite(image)), label)
+    array, indices, _ = prepare(case, configuration(), QUESTION)
+    assert np.isfinite(array).all()
+    assert (indices == IGNORE).sum() == 8 and (array[0][indices == IGNORE] == 0).all()
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e6])
+def test_the_scale_of_intensities_does_not_matter(scale: float) -> None:
+    image, _ = blobs()
+    array, _ = prepare_image(Image((image * scale)[None], (1.0, 1.0, 1.0)), configuration(), QUESTION)
+    plain, _ = prepare_image(Image(image[None], (1.0, 1.0, 1.0)), configuration(), QUESTION)
+    assert np.allclose(array, plain, atol=1e-3)
+
+
+def test_points_lie_in_their_class_and_are_capped() -> None:
+    _, label = blobs((60, 60, 60))
+    points = foreground_points(label, 3)
+    assert set(points) == {1, 2}
+    for index, at in points.items():
+        assert (label[tuple(at.T)] == index).all() and len(at) == min(10_000, (label == index).sum())
+
+
+def test_the_key_follows_what_changes_the_arrays_and_nothing_else() -> None:
+    settings = configuration()
+    assert key(settings) == key(amend(settings, {"train.steps": 9, "batch": 7}))
+    assert key(settings) != key(amend(settings, {"spacing": [2.0, 1.0, 1.0]}))
+    assert key(settings) != key(amend(settings, {"normalise.0.options": {"masked": True}}))

@@ -1,0 +1,153 @@
+"""Training: resume equals never having stopped, a bad loss changes nothing, and the network learns."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from autoseg.errors import BadPlan, RunFailed
+from autoseg.records import Channel, Configuration, Memory, Network, Part, Question, Train, amend
+from autoseg.steps import train
+
+CPU = torch.device("cpu")
+QUESTION = Question(reader="nifti", channels=(Channel(name="a", kind="other"),), labels={"background": 0, "a": 1})
+
+
+def configuration(**changes: object) -> Configuration:
+    network = Network(
+        architecture=Part(name="unet"), block=Part(name="plain"), norm=Part(name="instance"), features=(4, 8),
+        strides=((1, 1), (2, 2)), kernels=((3, 3), (3, 3)),
+    )  # fmt: skip
+    settings = Train(
+        loss="dice+ce", augment=(), steps=20, optimiser=Part(name="adamw"), schedule=Part(name="poly"), foreground=0.3
+    )
+    made = Configuration(
+        spacing=(1.0, 1.0), patch=(16, 16), batch=2, normalise=(Part(name="none"),), resample=Part(name="keep"),
+        network=network, train=settings, memory=Memory(bytes=1, method=""),
+    )  # fmt: skip
+    return amend(made, changes)
+
+
+class Squares:
+    """Batches of bright squares on noise, drawn from the step alone."""
+
+    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rng = torch.Generator().manual_seed(step)
+        labels = torch.zeros(2, 16, 16, dtype=torch.uint8)
+        labels[0, 2:9, 3:11] = 1
+        labels[1, 5:14, 1:8] = 1
+        return labels[:, None].float() * 2 + torch.randn(2, 1, 16, 16, generator=rng) * 0.3, labels
+
+    def stream(self, first: int, last: int):
+        return (self.batch(step) for step in range(first, last))
+
+
+class Poisoned(Squares):
+    """From step 3 on the images hold NaN."""
+
+    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = super().batch(step)
+        return (images * math.nan if step >= 3 else images), labels
+
+
+def learner(seed: int = 0, precision="float32", **changes: object) -> train.Learner:
+    return train.build(configuration(**changes), QUESTION, seed, CPU, precision)
+
+
+def run(one: train.Learner, last: int, batches=None) -> list[train.Progress]:
+    return list(train.train(one, batches or Squares(), last, Squares(), every=5))
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5, 12, 19])
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_stopped_and_resumed_equals_never_stopped(stop: int, optimiser: str, precision: str) -> None:
+    part = {"train.optimiser.name": optimiser}
+    unbroken = learner(precision=precision, **part)
+    losses = [p.loss for p in run(unbroken, 20)]
+    first = learner(precision=precision, **part)
+    before = [p.loss for p in run(first, stop)]
+    second = learner(seed=77, precision=precision, **part)
+    second.load(first.tensors(), first.step, first.skipped)
+    after = [p.loss for p in run(second, 20)]
+    assert before + after == losses
+    assert same(second.tensors(), unbroken.tensors())
+
+
+def test_the_weights_depend_on_the_seed_alone() -> None:
+    torch.manual_seed(1)
+    one = learner(3).tensors()
+    torch.manual_seed(2)
+    assert same(one, learner(3).tensors())
+    assert not same(one, learner(4).tensors())
+
+
+def test_what_is_looked_at_in_between_leaves_the_weights_alone() -> None:
+    watched, unwatched = learner(), learner()
+    run(watched, 10)
+    list(train.train(unwatched, Squares(), 10, None))
+    assert same(watched.tensors(), unwatched.tensors())
+
+
+def test_it_learns_squares() -> None:
+    one = learner(**{"train.steps": 150, "train.optimiser.options": {"rate": 0.02}})
+    progress = run(one, 150)
+    assert progress[-1].loss < 0.25 * progress[0].loss
+    assert progress[-1].dice is not None and progress[-1].dice[0] > 0.95
+    assert [p.step for p in progress if p.dice is not None][:3] == [5, 10, 15]
+
+
+def test_the_rate_falls_to_zero_over_the_steps_exactly() -> None:
+    rates = [p.rate for p in run(learner(), 20)]
+    assert rates[0] == 1e-3 and rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(1e-3 * (1 / 20) ** 0.9)
+
+
+def test_a_loss_that_is_not_finite_changes_nothing_and_twenty_stop_the_run() -> None:
+    one = learner(**{"train.steps": 100})
+    taken = []
+    with pytest.raises(RunFailed, match=r"not finite for 20 steps up to step 23.*checkpoint"):
+        for progress in train.train(one, Poisoned(), 100):
+            taken.append(progress)
+            if progress.step == 3:
+                good = one.tensors()
+    assert same(one.tensors(), good)
+    assert taken[-1].skipped == 19 and math.isnan(taken[-1].loss)
+
+
+def test_measuring_the_speed_leaves_the_learner_as_it_was() -> None:
+    one, untouched = learner(), learner()
+    assert train.measure_speed(one, Squares(), 6) > 0
+    assert one.step == 0 and same(one.tensors(), untouched.tensors())
+    assert [p.loss for p in run(one, 5)] == [p.loss for p in run(untouched, 5)]
+
+
+def test_a_checkpoint_of_another_network_is_refused() -> None:
+    with pytest.raises(RunFailed, match="another network"):
+        train.load_network(learner().network, learner(**{"network.features": [4, 16]}).tensors())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train.loss": "dicee+ce"}, "unknown loss 'dicee'.*did you mean dice"),
+        ({"train.optimiser.name": "adam"}, "unknown optimiser 'adam'"),
+        ({"train.optimiser.options": {"rat": 1}}, "no option 'rat'.*did you mean rate"),
+        ({"network.block.name": "swirl"}, "unknown block 'swirl'"),
+        ({"train.schedule.name": "cosinus"}, "unknown schedule 'cosinus'"),
+    ],
+)
+def test_unknown_parts_are_named(change: dict[str, object], message: str) -> None:
+    with pytest.raises(BadPlan, match=message):
+        learner(**change)
+
+
+def test_the_log_line_names_the_classes() -> None:
+    line = train.as_log(train.Progress(5, float("nan"), 0.1, 0.2, 1, (0.5, None)), ("a", "b"))
+    assert line["loss"] is None and line["pseudo_dice"] == {"a": 0.5, "b": None}

@@ -1,0 +1,295 @@
+"""Records: nothing unknown comes in, nothing changes, every fault is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from autoseg import records
+from autoseg.errors import BadFile, BadPlan, BadTask
+from autoseg.records import (
+    CaseFacts,
+    CaseFiles,
+    Channel,
+    Checkpoint,
+    Configuration,
+    Dataset,
+    Fault,
+    Fingerprint,
+    Folds,
+    Intensity,
+    Means,
+    Measures,
+    Memory,
+    Network,
+    Part,
+    Plan,
+    Question,
+    Record,
+    Run,
+    Scores,
+    Target,
+    Train,
+    amend,
+    digest,
+    parse,
+)
+
+PART = Part(name="a", options={"rate": 0.1, "axes": [0, 1], "deep": {"x": None}})
+NETWORK = Network(
+    architecture=Part(name="unet"), block=Part(name="plain"), norm=Part(name="instance"),
+    features=(8, 16), strides=((1, 1), (2, 2)), kernels=((3, 3), (3, 3)),
+)  # fmt: skip
+TRAIN = Train(
+    loss="dice+ce", augment=(PART, Part(name="mirror")), steps=100, optimiser=Part(name="sgd"),
+    schedule=Part(name="poly"), foreground=0.33,
+)  # fmt: skip
+MEMORY = Memory(bytes=1 << 30, method="counted")
+CONFIGURATION = Configuration(
+    spacing=(1.0, 0.7), patch=(32, 64), batch=2, normalise=(Part(name="zscore"),), resample=Part(name="spline"),
+    network=NETWORK, train=TRAIN, memory=MEMORY,
+)  # fmt: skip
+QUESTION = Question(
+    reader="nifti", channels=(Channel(name="t1", kind="mr"),), labels={"b": 2, "background": 0, "a": 1}, ignore=9,
+    merged={7: 2},
+)  # fmt: skip
+CASE = CaseFiles(id="c1", images=("a.nii",), labels={"reference": "b.nii"}, group="p1", site="s")
+DATASET = Dataset(**dict(QUESTION), name="Task01", cases=(CASE,))
+FAULT = Fault(case="c1", fault="nan", detail="3 voxels", fatal=False)
+INTENSITY = Intensity(mean=0.1, sd=1e-30, quantiles=(0.0, 1 / 3))
+FACTS = CaseFacts(sha256="00", shape=(1, 2, 3), valid=(INTENSITY, None), voxels={"a": 3}, faults=(FAULT,))
+TARGET = Target(device="cpu", memory=10**10, threads=2)
+PLAN = Plan(
+    task="Task01", name="default", fingerprint="f", folds="d", target=TARGET, question=QUESTION,
+    configurations={"2d": CONFIGURATION}, because={"2d.patch": "it fits"},
+)  # fmt: skip
+RUN = Run(
+    task="Task01", plan="default", configuration="2d", fold="all", seed=0, settings=CONFIGURATION, question=QUESTION,
+    folds="d", device="cpu", precision="bf16", threads=2, version="0",
+)  # fmt: skip
+MEASURES = Measures(
+    dice=None, iou=None, precision=None, recall=0.5, true_positives=0, false_positives=0, false_negatives=0,
+    volume_prediction=0, volume_reference=0.5,
+)  # fmt: skip
+MEANS = Means(dice=0.1, iou=None, precision=None, recall=None, cases=1)
+FOLDS = Folds(rule="r", folds=(("a", "b"), ("c",), ("d",)))
+ONE_OF_EACH: list[Record] = [
+    PART, Channel(name="t1", kind="mr"), CASE, QUESTION, DATASET, FOLDS, FAULT, INTENSITY, FACTS,
+    Fingerprint(question="q", flat=False, cases={"c1": FACTS}, faults=(FAULT,)),
+    NETWORK, TRAIN, MEMORY, CONFIGURATION, TARGET, PLAN, RUN, Checkpoint(run=RUN, step=3), MEASURES, MEANS,
+    Scores(rule="r", unit="mm³", cases={"c1": {"a": MEASURES}}, mean={"a": MEANS}, dice=0.1),
+]  # fmt: skip
+each = pytest.mark.parametrize("record", ONE_OF_EACH, ids=lambda record: type(record).__name__)
+
+
+def test_there_is_one_of_each_kind_here() -> None:
+    kinds = {kind for kind in vars(records).values() if isinstance(kind, type) and issubclass(kind, Record)}
+    assert kinds - {Record} == {type(record) for record in ONE_OF_EACH}
+
+
+# -- every kind ----------------------------------------------------------------------------------------
+
+
+@each
+def test_json_gives_the_same_record_again(record: Record) -> None:
+    again = parse(type(record), record.model_dump_json(indent=1), "x.json")
+    assert again == record
+    assert digest(again) == digest(record)
+
+
+@each
+def test_records_are_frozen(record: Record) -> None:
+    name = next(iter(type(record).model_fields))
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(record, name, getattr(record, name))
+
+
+@each
+def test_a_misspelt_field_is_named_with_its_nearest(record: Record) -> None:
+    name = max(type(record).model_fields, key=len)
+    text = record.model_dump_json().replace(f'"{name}":', f'"{name}x":', 1)
+    with pytest.raises(BadFile) as told:
+        parse(type(record), text, "x.json")
+    assert str(told.value).startswith("x.json: ")
+    assert f"{name}x: is not a known field" in str(told.value)
+    assert name in str(told.value).split("did you mean ")[1].split("?")[0]
+
+
+@each
+def test_cut_off_json_is_a_bad_file(record: Record) -> None:
+    text = record.model_dump_json()
+    for length in range(0, len(text), 1 + len(text) // 20):
+        with pytest.raises(BadFile, match=r"x\.json"):
+            parse(type(record), text[:length], "x.json")
+
+
+def test_bytes_that_are_no_text_and_the_wrong_error() -> None:
+    with pytest.raises(BadTask, match=r"x\.json"):
+        parse(Part, b"\xff\xfe{}", "x.json", BadTask)
+
+
+def test_many_faults_are_told_in_one_line_and_counted() -> None:
+    with pytest.raises(BadFile, match="and 5 more") as told:
+        parse(Run, '{"a": 1}', "x.json")
+    assert len(str(told.value).splitlines()) == 1
+
+
+# -- digest --------------------------------------------------------------------------------------------
+
+
+CHANGES = {
+    "configurations.2d.patch": [32, 32],
+    "configurations.2d.train.augment.0.options.axes": [1, 0],
+    "question.labels.a": 3,
+    "target.threads": None,
+    "because": {},
+}
+
+
+def test_the_digest_changes_with_every_field() -> None:
+    digests = {digest(amend(PLAN, {field: value})) for field, value in CHANGES.items()} | {digest(PLAN)}
+    assert len(digests) == len(CHANGES) + 1
+    assert all(len(one) == 16 and int(one, 16) >= 0 for one in digests)
+    assert digest(PLAN.model_copy(deep=True)) == digest(PLAN)
+
+
+# -- amend ---------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.integers(1, 10**9), st.floats(0, 1), st.sampled_from(["dice", "ce"]))
+def test_amended_fields_hold_and_nothing_else_moves(steps: int, foreground: float, loss: str) -> None:
+    new = {"steps": steps, "foreground": foreground, "loss": loss}
+    changed = amend(PLAN, {f"configurations.2d.train.{name}": value for name, value in new.items()})
+    train = changed.configurations["2d"].train
+    assert (train.steps, train.foreground, train.loss) == (steps, foreground, loss)
+    back = {f"configurations.2d.train.{name}": getattr(TRAIN, name) for name in new}
+    assert amend(changed, back) == PLAN
+
+
+def test_amending_nothing_and_a_place_in_a_list() -> None:
+    assert amend(PLAN, {}) == PLAN
+    changed = amend(PLAN, {"configurations.2d.train.augment.1.name": "turns"})
+    assert [part.name for part in changed.configurations["2d"].train.augment] == ["a", "turns"]
+    assert PLAN.configurations["2d"].train.augment[1].name == "mirror"
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("configurations.2d.train.stepz", "did you mean steps"),
+        ("configurations.3d.train.steps", "did you mean 2d"),
+        ("configuration", "did you mean configurations"),
+        ("configurations.2d.train.augment.2", "the fields here are: 0, 1"),
+        ("configurations.2d.train.augment.-1", "the fields here are: 0, 1"),
+        ("task.name", "there is nothing below this field"),
+        ("", "the fields here are: task, name"),
+    ],
+)
+def test_a_field_that_is_not_there_is_named_with_its_neighbours(path: str, hint: str) -> None:
+    with pytest.raises(BadPlan, match=repr(path)) as told:
+        amend(PLAN, {path: 1}, "plan.json")
+    assert hint in str(told.value)
+    assert str(told.value).startswith("plan.json: ")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("train.steps", 0, "train.steps"),
+        ("train.steps", "many", "train.steps"),
+        ("train.foreground", 1.5, "train.foreground"),
+        ("train.foreground", float("nan"), "train.foreground"),
+        ("train.precision", "float16", "train.precision"),
+        ("patch", [31, 64], "multiple"),
+        ("patch", [0, 64], "multiple"),
+        ("patch", [32, 32, 32], "differ in dimensions"),
+        ("spacing", [1.0], "differ in dimensions"),
+        ("network.features", [8], "different numbers of stages"),
+        ("network.strides", [[1, 1], [2, 0]], "above 0"),
+        ("network.strides", [[1, 1], [2, 2, 2]], "per axis"),
+        ("network.kernels", [[3, 3], [3]], "per axis"),
+        ("batch", 0, "batch"),
+    ],
+)
+def test_a_wrong_value_is_a_bad_plan(path: str, value: Any, said: str) -> None:
+    with pytest.raises(BadPlan, match=said):
+        amend(PLAN, {f"configurations.2d.{path}": value})
+
+
+def test_a_network_without_stages_is_a_bad_plan() -> None:
+    with pytest.raises(BadPlan, match="no stage"):
+        amend(PLAN, {f"configurations.2d.network.{name}": [] for name in ("features", "strides", "kernels")})
+
+
+# -- questions, folds, facts ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"labels": {"a": 1}, "merged": {}}, "fewer than two"),
+        ({"labels": {str(n): n for n in range(255)}}, "more than the 254"),
+        ({"labels": {"a": 1, "b": 1}, "merged": {}}, "two classes"),
+        ({"ignore": 1}, "also a class"),
+        ({"merged": {3: 8}}, "no class"),
+        ({"channels": ()}, "channels"),
+        ({"channels": ({"name": "x", "kind": "xray"},)}, "kind"),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Question(**(dict(QUESTION) | fields))
+    with pytest.raises(ValidationError, match=said):
+        Dataset(**(dict(DATASET) | fields))
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.text(max_size=3), st.integers(-3, 300), min_size=2, max_size=6))
+def test_classes_are_in_order_of_value_background_first(labels: dict[str, int]) -> None:
+    unique = {name: value for value, name in {value: name for name, value in labels.items()}.items()}
+    if len(unique) < 2:
+        return
+    question = Question(reader="nifti", channels=QUESTION.channels, labels=unique)
+    values = [unique[name] for name in question.classes]
+    assert sorted(values) == sorted(unique.values())
+    rest = values[1:] if 0 in values else values
+    assert rest == sorted(rest)
+    assert 0 not in rest
+    assert [unique[name] for name in question.foreground] == rest
+
+
+def test_a_dataset_gives_its_question_and_cases() -> None:
+    assert DATASET.question() == QUESTION
+    assert type(DATASET.question()) is Question
+    assert DATASET.case("c1") is CASE
+    assert CASE.label == "b.nii"
+    assert CaseFiles(id="c", images=("a",)).label is None
+    with pytest.raises(ValidationError):
+        CaseFiles(id="c", images=())
+
+
+@pytest.mark.parametrize("fold", [0, 1, 2, "0", "2", "all"])
+def test_a_split_takes_every_case_once(fold: int | str) -> None:
+    training, held_out = FOLDS.split(fold)
+    assert held_out == (() if fold == "all" else FOLDS.folds[int(fold)])
+    assert sorted(training + held_out) == ["a", "b", "c", "d"]
+
+
+def test_the_faults_of_a_fingerprint_come_fatal_first() -> None:
+    fatal = Fault(case="c2", fault="cut", detail="", fatal=True)
+    bad = FACTS.model_copy(update={"faults": (FAULT, fatal)})
+    orphan = Fault(case="", fault="orphan", detail="", fatal=False)
+    measured = Fingerprint(question="q", flat=True, cases={"c1": FACTS, "c2": bad}, faults=(orphan,))
+    assert list(measured.usable) == ["c1"]
+    assert [fault.fault for fault in measured.all_faults] == ["cut", "orphan", "nan", "nan"]
+
+
+def test_divisor_and_dims() -> None:
+    deep = amend(NETWORK, {"features": [1] * 3, "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 3]], "kernels": [[3] * 3] * 3})
+    assert deep.divisor == (2, 4, 6)
+    assert CONFIGURATION.dims == 2
