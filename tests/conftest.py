@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from autoseg import parts
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -47,6 +50,15 @@ def _two_threads() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.get_num_threads() != 2:
         torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _no_plugin_outlives_its_test() -> Iterator[None]:
+    """The tables of parts are those of autoseg again after every test."""
+    yield
+    for table in parts.TABLES.values():
+        table._added.clear()
+    parts.LOADED.clear()
 
 
 def _ball(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

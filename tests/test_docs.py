@@ -144,3 +144,18 @@ def test_examples_and_links_are_found() -> None:
     assert examples(text) == [["demo", "medical"]]
     assert links(text) == ["b.md", "h.png"]
     assert list(commands(toy)) == ["demo"]
+
+
+def test_the_plugin_of_the_page_is_a_part(tmp_path: Path) -> None:
+    import torch
+
+    from autoseg import parts
+
+    page = (ROOT / "docs" / "extending.md").read_text("utf-8")
+    code = re.search(r"```python\n(# my_loss\.py\n.*?)```", page, re.DOTALL)
+    assert code is not None
+    file = tmp_path / "my_loss.py"
+    file.write_text(code[1])
+    parts.load_plugin(file)
+    loss = parts.LOSSES.build("smooth_ce", first=1)
+    assert 0 < float(loss(torch.randn(2, 3, 4, 4), torch.zeros(2, 4, 4, dtype=torch.uint8))) < 10

@@ -221,11 +221,8 @@ def test_a_run_with_a_plugin_asks_for_it(balls_2d: Path, tmp_path: Path) -> None
         '@LOSSES.add("my_ce")\ndef mine(first):\n    """Cross-entropy of my own."""\n    return cross_entropy(first)\n'
     )
     say = teller(balls_2d)
-    try:
-        say("--plugin", str(plugin), "plan", "Task02", "--loss", "my_ce")
-        parts.LOSSES._added.clear()
-        say("--plugin", str(plugin), "train", "2d", "0", "--steps", "2")
-        told = say("predict", "-i", "x", "-o", "y", ends=2)
-        assert "--plugin was not given: mine.py" in told.stderr
-    finally:
-        parts.LOSSES._added.clear()
+    say("--plugin", str(plugin), "plan", "Task02", "--loss", "my_ce")
+    parts.LOSSES._added.clear()
+    say("--plugin", str(plugin), "train", "2d", "0", "--steps", "2")
+    told = say("predict", "-i", "x", "-o", "y", ends=2)
+    assert "--plugin was not given: mine.py" in told.stderr

@@ -204,6 +204,8 @@ def _prepare(
     into: Preprocessed,
 ) -> None:
     files, signature = job
+    if into.signature(files.id) == signature:
+        return  # a run of another fold has made it meanwhile
     try:
         case = cases.load(folder, files, question)
         into.save(files.id, signature, *preprocess.prepare(case, configuration, question))

@@ -6,9 +6,11 @@ import functools
 import math
 import operator
 import os
+from pathlib import Path
 
 import pytest
 
+from autoseg import parts
 from autoseg.engine import Here, Pool, cores, local
 from autoseg.errors import AutosegError, BadData, RunFailed
 from autoseg.records import Folds
@@ -84,3 +86,10 @@ def test_a_pool_has_no_more_workers_than_jobs_or_cores() -> None:
         assert isinstance(executor, Pool) and executor.workers == expected
     by_itself = local(None, 10**6)
     assert isinstance(by_itself, Here) if cores() == 1 else getattr(by_itself, "workers", 0) == cores()
+
+
+def test_workers_know_the_plugins_of_the_process_they_work_for(tmp_path: Path) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text('from autoseg.parts import SCHEDULES\n\nSCHEDULES.add("mine")(lambda steps: lambda step: 0.5)\n')
+    parts.load_plugin(plugin)
+    assert [found[0]["kind"] for _, found in Pool(1).run(parts.catalogue, ["mine"])] == ["schedule"]
