@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg import engine, layouts
-from autoseg.errors import BadData, BadTask
+from autoseg.errors import BadData, BadTask, BadUsage
 from autoseg.layouts import folds as folding
 from autoseg.pipeline.voice import Voice
 from autoseg.records import (
@@ -136,7 +136,11 @@ def target_of(device: str, memory: int | None) -> tuple[Target, bool]:
     if memory is not None and device.split(":")[0] in ("cuda", "mps"):
         kind: Any = device.split(":")[0]
         return Target(device=kind, memory=memory), False
-    chosen = devices.choose(device)
+    try:
+        chosen = devices.choose(device)
+    except BadUsage as problem:
+        remedy = "to plan for another machine give its memory too: --memory 8GB"
+        raise BadUsage(problem.what, where=problem.where, expected=problem.expected, remedy=remedy) from None
     found: Any = chosen.type
     threads = None if found != "cpu" else _threads()
     return Target(device=found, memory=memory or devices.memory(chosen), threads=threads), True

@@ -130,6 +130,11 @@ def test_another_machine_can_be_planned_for(balls_3d: Path) -> None:
     assert plan["configurations"]["3d"]["train"]["steps"] == 100_000
 
 
+def test_an_absent_device_is_told_with_the_remedy(balls_3d: Path) -> None:
+    told = run("plan", "Task01", "--device", "cuda:77", home=balls_3d)
+    assert told.exit_code == 2 and "there is no cuda:77 here" in told.stderr and "--memory 8GB" in told.stderr
+
+
 def test_splits_of_nnunet_are_taken(balls_3d: Path) -> None:
     ids = [f"ball_{n:02d}" for n in range(10)]
     splits = [{"train": [i for i in ids if i not in ids[k::5]], "val": ids[k::5]} for k in range(5)]
