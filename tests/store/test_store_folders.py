@@ -77,7 +77,7 @@ def test_a_case_that_lacks_a_file_or_has_a_damaged_one_is_not_there(tmp_path: Pa
 
 
 def test_a_case_is_not_there_while_it_is_saved_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from autoseg import store
+    from autoseg.store import cases
 
     image, label = arrays((2, 3, 4), 1, 0)
     folder = Preprocessed(tmp_path)
@@ -86,7 +86,7 @@ def test_a_case_is_not_there_while_it_is_saved_again(tmp_path: Path, monkeypatch
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store, "save_tensors", killed)
+    monkeypatch.setattr(cases, "save_tensors", killed)
     with pytest.raises(KeyboardInterrupt):
         folder.save("a", "new", image + 1, label, POINTS)
     assert folder.signature("a") is None

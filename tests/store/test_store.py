@@ -86,7 +86,7 @@ def test_a_full_disk_is_told_and_loses_nothing(
     def full(descriptor: int) -> None:
         raise OSError(number, "no")
 
-    monkeypatch.setattr(store.os, "fsync", full)
+    monkeypatch.setattr(store.files.os, "fsync", full)
     with pytest.raises(RunFailed, match=said) as told:
         writers[kind]()
     assert str(tmp_path / "x") in str(told.value)

@@ -1,0 +1,40 @@
+"""Every JSON file of autoseg as a frozen record."""
+
+from autoseg.records.base import Part, R, Record, Shape, Spacing, amend, digest, parse
+from autoseg.records.fingerprint import CaseFacts, Fault, Fingerprint, Intensity
+from autoseg.records.plan import Configuration, Memory, Network, Plan, Target, Train
+from autoseg.records.runs import Checkpoint, Means, Measures, Run, Scores
+from autoseg.records.tasks import REFERENCE, CaseFiles, Channel, Dataset, Folds, Kind, Question
+
+__all__ = [
+    "REFERENCE",
+    "CaseFacts",
+    "CaseFiles",
+    "Channel",
+    "Checkpoint",
+    "Configuration",
+    "Dataset",
+    "Fault",
+    "Fingerprint",
+    "Folds",
+    "Intensity",
+    "Kind",
+    "Means",
+    "Measures",
+    "Memory",
+    "Network",
+    "Part",
+    "Plan",
+    "Question",
+    "R",
+    "Record",
+    "Run",
+    "Scores",
+    "Shape",
+    "Spacing",
+    "Target",
+    "Train",
+    "amend",
+    "digest",
+    "parse",
+]

@@ -1,0 +1,74 @@
+"""Runs, their checkpoints and scores."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from autoseg.records.base import Record
+from autoseg.records.plan import Configuration
+from autoseg.records.tasks import Question
+
+
+class Run(Record):
+    """What a run was started with; written before its first step, never changed."""
+
+    task: str
+    plan: str
+    configuration: str
+    fold: int | Literal["all"]
+    seed: int
+    settings: Configuration
+    question: Question
+    folds: str
+    device: str
+    precision: Literal["bf16", "float32"]
+    threads: int
+    budget: float | None = None
+    plugins: dict[str, str] = {}
+    skipped: tuple[str, ...] = ()
+    version: str
+
+
+class Checkpoint(Record):
+    """The header of a checkpoint file; the tensors of the network and the optimiser follow it."""
+
+    run: Run
+    step: int
+    skipped_steps: int = 0
+
+
+class Measures(Record):
+    """Agreement of one class in one case. Ratios are None where they are not defined (0/0).
+
+    Volumes in mm³ for volumes, m² for rasters, pixels for pictures without spacing.
+    """
+
+    dice: float | None
+    iou: float | None
+    precision: float | None
+    recall: float | None
+    true_positives: int
+    false_positives: int
+    false_negatives: int
+    volume_prediction: float
+    volume_reference: float
+
+
+class Means(Record):
+    """Means over the cases in which the measure is defined; `cases` says how many had a Dice."""
+
+    dice: float | None
+    iou: float | None
+    precision: float | None
+    recall: float | None
+    cases: int
+
+
+class Scores(Record):
+    """Per case and class; `mean` over cases per class; `dice` is the mean of the classes' mean Dice."""
+
+    rule: str
+    unit: str
+    cases: dict[str, dict[str, Measures]]
+    mean: dict[str, Means]
+    dice: float | None

@@ -1,0 +1,103 @@
+"""Tasks: what is asked, where the cases lie, which fold each validates in."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from autoseg.records.base import Record
+
+Kind = Literal["ct", "mr", "us", "pet", "rgb", "reflectance", "db", "categorical", "other"]
+REFERENCE = "reference"  # the rater of a case with one label
+
+
+class Channel(Record):
+    """One input channel; `kind` decides how it is normalised."""
+
+    name: str
+    kind: Kind
+
+
+class CaseFiles(Record):
+    """Where one case lies: one file per channel or one file with all of them.
+
+    Paths are absolute or relative to the task's folder. `group` (a patient, a scene) never crosses folds.
+    """
+
+    id: str
+    images: tuple[str, ...] = Field(min_length=1)
+    labels: dict[str, str] = {}
+    group: str | None = None
+    site: str | None = None
+
+    @property
+    def label(self) -> str | None:
+        """The label file: the first rater's."""
+        return next(iter(self.labels.values()), None)
+
+
+class Question(Record):
+    """What is asked of an image: which channels come in, which classes go out.
+
+    `labels` gives every class the value it has in the label files; `merged` counts further file values as
+    one of those; voxels with the value `ignore` are left out of training and scores.
+    """
+
+    reader: str
+    channels: tuple[Channel, ...] = Field(min_length=1)
+    labels: dict[str, int]
+    ignore: int | None = None
+    merged: dict[int, int] = {}
+
+    @model_validator(mode="after")
+    def _labels_make_sense(self) -> Question:
+        values = list(self.labels.values())
+        if len(values) < 2:
+            raise ValueError(f"labels {self.labels} hold fewer than two classes")
+        if len(values) > 254:
+            raise ValueError(f"{len(values)} classes are more than the 254 that fit a label")
+        if len(set(values)) < len(values):
+            raise ValueError(f"labels {self.labels} give one value to two classes")
+        if self.ignore in values:
+            raise ValueError(f"ignore value {self.ignore} is also a class")
+        if unknown := sorted(set(self.merged.values()) - set(values)):
+            raise ValueError(f"merged values {unknown} are no class")
+        return self
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of their indices: by value, background (0) first."""
+        return tuple(sorted(self.labels, key=lambda name: (self.labels[name] != 0, self.labels[name])))
+
+    @property
+    def foreground(self) -> tuple[str, ...]:
+        """The classes that are trained on with Dice and scored: all but the one of value 0, if there is one."""
+        return tuple(name for name in self.classes if self.labels[name] != 0)
+
+
+class Dataset(Question):
+    """A task as it lies on disk: the question and the cases that teach it."""
+
+    name: str
+    cases: tuple[CaseFiles, ...]
+
+    def question(self) -> Question:
+        """The part of the dataset that a model carries: no case names, no paths."""
+        return Question(**{name: getattr(self, name) for name in Question.model_fields})
+
+    def case(self, id: str) -> CaseFiles:
+        """The case of that name."""
+        return next(case for case in self.cases if case.id == id)
+
+
+class Folds(Record):
+    """Which cases each fold validates on. Written once; new cases are added, old ones never move."""
+
+    rule: str
+    folds: tuple[tuple[str, ...], ...]
+
+    def split(self, fold: int | str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """(training, validation) case ids of a fold; fold 'all' trains on every case and validates none."""
+        held_out = () if fold == "all" else self.folds[int(fold)]
+        return tuple(c for ids in self.folds for c in ids if c not in set(held_out)), held_out

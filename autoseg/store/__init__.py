@@ -1,0 +1,34 @@
+"""The home folder. The only room that spells file names."""
+
+from autoseg.store.cases import Prepared, Preprocessed, StoredCase
+from autoseg.store.files import (
+    load_header,
+    load_record,
+    load_tensors,
+    lock,
+    save_record,
+    save_tensors,
+    save_text,
+    whole,
+)
+from autoseg.store.home import DATASET_FILE, DEFAULT_PLAN, Current, Home
+from autoseg.store.runs import RunFolder
+
+__all__ = [
+    "DATASET_FILE",
+    "DEFAULT_PLAN",
+    "Current",
+    "Home",
+    "Prepared",
+    "Preprocessed",
+    "RunFolder",
+    "StoredCase",
+    "load_header",
+    "load_record",
+    "load_tensors",
+    "lock",
+    "save_record",
+    "save_tensors",
+    "save_text",
+    "whole",
+]

@@ -1,0 +1,112 @@
+"""The home folder: what lies where."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.errors import BadTask, BadUsage, nearest
+from autoseg.records import Fingerprint, Folds, Plan, Record
+from autoseg.store.cases import Preprocessed
+from autoseg.store.files import load_record, save_record
+from autoseg.store.runs import RunFolder
+
+DEFAULT_PLAN = "default"
+DATASET_FILE = "dataset.json"
+
+
+class Current(Record):
+    """The task and plan that commands use when they are not told another."""
+
+    task: str
+    plan: str
+
+
+@dataclass(frozen=True)
+class Home:
+    """A folder with `datasets/`, `plans/` and `work/`."""
+
+    root: Path
+
+    def tasks(self) -> list[str]:
+        """Names of all task folders."""
+        folder = self.root / "datasets"
+        return sorted(p.name for p in folder.iterdir() if (p / DATASET_FILE).is_file()) if folder.is_dir() else []
+
+    def task(self, beginning: str) -> str:
+        """The task of that name or unambiguous beginning. Raises: BadTask that lists what there is."""
+        known = self.tasks()
+        if beginning in known:
+            return beginning
+        found = [name for name in known if name.lower().startswith(beginning.lower())]
+        if len(found) == 1:
+            return found[0]
+        where = str(self.root / "datasets")
+        if found:
+            raise BadTask(f"{beginning!r} could be {' or '.join(found)}", where=where, remedy="write more of the name")
+        raise BadTask(
+            f"no task begins with {beginning!r}{nearest(beginning, known)}",
+            where=where,
+            expected=f"one of {', '.join(known)}" if known else "a folder with a dataset.json",
+            remedy="" if known else "put a task there, make one with autoseg add, or name another --home",
+        )
+
+    def task_folder(self, task: str) -> Path:
+        return self.root / "datasets" / task
+
+    def new_task_file(self, name: str) -> Path:
+        """Where the description of a new task is written. Raises: BadUsage when there is one already."""
+        file = self.task_folder(name) / DATASET_FILE
+        if file.exists():
+            raise BadUsage(f"task {name} exists already", where=str(file), remedy="remove it or take another name")
+        return file
+
+    def plan_file(self, task: str, plan: str) -> Path:
+        return self.root / "plans" / (f"{task}.json" if plan == DEFAULT_PLAN else f"{task}.{plan}.json")
+
+    def folds_file(self, task: str) -> Path:
+        return self.root / "plans" / f"{task}.folds.json"
+
+    def fingerprint_file(self, task: str) -> Path:
+        return self.root / "work" / task / "fingerprint.json"
+
+    def preprocessed(self, task: str, key: str) -> Preprocessed:
+        return Preprocessed(self.root / "work" / task / "preprocessed" / key)
+
+    def run_folder(self, task: str, plan: str, configuration: str, fold: int | str, seed: int) -> RunFolder:
+        runs = self.root / "work" / task / "runs"
+        return RunFolder(runs / plan / configuration / f"fold_{fold}" / f"seed_{seed}")
+
+    def finished_runs(self, task: str, plan: str) -> list[RunFolder]:
+        """The runs of a plan that have reached their last step."""
+        runs = (self.root / "work" / task / "runs" / plan).glob("*/fold_*/seed_*")
+        folders = [RunFolder(folder) for folder in sorted(runs) if ".old" not in folder.name]
+        return [f for f in folders if (point := f.checkpoint()) and point.step >= point.run.settings.train.steps]
+
+    def plan(self, task: str, plan: str) -> Plan:
+        """The plan. Raises: BadUsage when there is none yet."""
+        file = self.plan_file(task, plan)
+        if not file.exists():
+            name = "" if plan == DEFAULT_PLAN else f" --as {plan}"
+            raise BadUsage("there is no such plan", where=str(file), remedy=f"make it with autoseg plan {task}{name}")
+        return load_record(Plan, file)
+
+    def folds(self, task: str) -> Folds | None:
+        file = self.folds_file(task)
+        return load_record(Folds, file) if file.exists() else None
+
+    def fingerprint(self, task: str) -> Fingerprint | None:
+        file = self.fingerprint_file(task)
+        return load_record(Fingerprint, file) if file.exists() else None
+
+    def current(self) -> Current | None:
+        file = self.root / "work" / "current.json"
+        return load_record(Current, file) if file.exists() else None
+
+    def make_current(self, task: str, plan: str) -> None:
+        save_record(self.root / "work" / "current.json", Current(task=task, plan=plan))
+
+    def free_bytes(self) -> int:
+        """Free space of the disk that holds the home."""
+        return shutil.disk_usage(self.root).free

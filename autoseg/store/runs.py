@@ -1,0 +1,77 @@
+"""The files of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.records import Checkpoint, Run, Scores
+from autoseg.store.files import load_header, load_record, save_text
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run (plan, configuration, fold, seed)."""
+
+    folder: Path
+
+    @property
+    def run_file(self) -> Path:
+        return self.folder / "run.json"
+
+    @property
+    def checkpoint_file(self) -> Path:
+        return self.folder / "checkpoint.safetensors"
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / "log.jsonl"
+
+    @property
+    def scores_file(self) -> Path:
+        return self.folder / "scores.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.folder / "predictions"
+
+    def run(self) -> Run | None:
+        """What the run was started with; None before it was."""
+        return load_record(Run, self.run_file) if self.run_file.exists() else None
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The header of its last checkpoint; None when there is none."""
+        return load_header(Checkpoint, self.checkpoint_file) if self.checkpoint_file.exists() else None
+
+    def scores(self) -> Scores | None:
+        """The scores of its validation cases; None before the run is finished."""
+        return load_record(Scores, self.scores_file) if self.scores_file.exists() else None
+
+    def log(self, entry: Mapping[str, object]) -> None:
+        """Appends a line to the log."""
+        with self.log_file.open("a", encoding="utf-8") as opened:
+            opened.write(json.dumps(entry) + "\n")
+
+    def rewind_log(self, step: int) -> None:
+        """Drops the lines after `step` (and half a line, if a kill left one): they will be written again."""
+        if not self.log_file.exists():
+            return
+        kept = []
+        for line in self.log_file.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):
+                if int(json.loads(line).get("step", 0)) <= step:
+                    kept.append(line)
+        save_text(self.log_file, "".join(line + "\n" for line in kept))
+
+    def set_aside(self) -> Path | None:
+        """Moves the run beside itself, so that it can start anew; answers where it went."""
+        if not self.run_file.exists():
+            return None
+        number = 1
+        while (aside := self.folder.with_name(f"{self.folder.name}.old{number}")).exists():
+            number += 1
+        self.folder.rename(aside)
+        return aside
