@@ -173,19 +173,20 @@ def inputs(source: Path, question: Question) -> dict[str, list[Path]]:
 
 def _grouped(files: Sequence[Path], channels: int) -> dict[str, list[Path]]:
     """Files that are the channels 0000 … of one case together; every other file is a case."""
-    families: dict[str, dict[int | None, Path]] = {}
+    families: dict[str, list[tuple[int | None, Path]]] = {}
     for file in files:
         stem, number = split_channel(stem_of(file.name))
-        families.setdefault(stem, {})[number] = file
+        families.setdefault(stem, []).append((number, file))
     jobs: dict[str, list[Path]] = {}
     for stem, family in families.items():
-        if set(family) == set(range(channels)) or set(family) == {0}:
-            jobs[stem] = [family[number] for number in sorted(family, key=lambda n: n or 0)]
-            continue
-        for file in family.values():
-            if stem_of(file.name) in jobs:
-                raise BadUsage(f"two images are called {stem_of(file.name)!r}", where=str(file.parent))
-            jobs[stem_of(file.name)] = [file]
+        numbers = sorted(-1 if number is None else number for number, _ in family)
+        whole_case = numbers in (list(range(channels)), [0])
+        members = [family] if whole_case else [[one] for one in family]
+        for group in members:
+            name = stem if whole_case else stem_of(group[0][1].name)
+            if name in jobs:
+                raise BadUsage(f"two images are called {name!r}", where=str(files[0].parent))
+            jobs[name] = sorted(file for _, file in group)
     return jobs
 
 
