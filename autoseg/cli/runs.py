@@ -63,7 +63,7 @@ def train(
 
     if budget and steps:
         raise click.UsageError("--budget and --steps exclude each other")
-    if fold != "all" and not fold.isdigit():
+    if fold != "all" and not fold.isdecimal():
         raise click.UsageError(f"{fold!r} is no fold: give 0 to 4, or all")
     session = current(context)
     wish = Wish(

@@ -132,11 +132,12 @@ def table(title: str, columns: list[str], rows: Iterable[Iterable[str]]) -> None
     """A table to stdout; as wide as it needs to be where stdout is no terminal."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=240)
-    shown = Table(title=title, title_justify="left", header_style="bold")
+    shown = Table(title=Text(title), title_justify="left", header_style="bold")
     for column in columns:
         shown.add_column(column, overflow="fold")
     for row in rows:

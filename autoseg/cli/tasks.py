@@ -42,7 +42,7 @@ def add(context: click.RichContext, /, name: str, **options: Any) -> None:
     channels = ", ".join(f"{channel.name} ({channel.kind})" for channel in dataset.channels)
     session.voice.say(f"{file}: {len(dataset.cases)} cases; channels {channels}; classes {classes}")
     for fault in faults:
-        session.voice.say(f"left out: {fault.case}: {fault.detail}")
+        session.voice.say(f"{fault.fault}: {fault.detail}")
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -11,7 +12,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from autoseg.errors import BadUsage
+from autoseg.errors import BadData, BadUsage
 from autoseg.image import Image
 from autoseg.layouts.common import is_number, kinds_of, match_all, one_reader, orphan
 from autoseg.layouts.pairing import cases_of, names_of, pair
@@ -59,8 +60,8 @@ def from_globs(
     ]
     fields: dict[str, Any] = {"name": name, "reader": one_reader(cases, "--images, --labels", BadUsage)}
     reader: Reader = READERS.build(fields["reader"])
-    image = reader.read([Path(file) for file in cases[0].images])
-    faults += _alpha(image, cases[0])
+    first, image = _first_readable(reader, cases)
+    faults += _alpha(image, first)
     fields["channels"] = [channel.model_dump() for channel in _channels(channels, image)]
     fields |= _labels(labels_map) if labels_map is not None else _met(reader, cases, faults)
     fields["cases"] = [case.model_dump() for case in cases]
@@ -108,6 +109,14 @@ def _files(patterns: Sequence[str], option: str) -> list[Path]:
 
 def _matches(pattern: str | None, ids: Sequence[str], option: str) -> list[str | None]:
     return [None] * len(ids) if pattern is None else match_all(pattern, ids, option, BadUsage)
+
+
+def _first_readable(reader: Reader, cases: Sequence[CaseFiles]) -> tuple[CaseFiles, Image]:
+    """The first case whose image can be read, and that image: `check` names those that cannot."""
+    for case in cases[:-1]:
+        with contextlib.suppress(BadData):
+            return case, reader.read([Path(file) for file in case.images])
+    return cases[-1], reader.read([Path(file) for file in cases[-1].images])
 
 
 def _alpha(image: Image, case: CaseFiles) -> list[Fault]:

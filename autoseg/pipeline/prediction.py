@@ -13,7 +13,7 @@ from autoseg.layouts.common import split_channel
 from autoseg.pipeline import scoring, tasks
 from autoseg.pipeline.voice import Voice
 from autoseg.readers import ending_of, is_litter, stem_of
-from autoseg.records import Checkpoint, Measures, Plan, Question, Run, Scores
+from autoseg.records import Checkpoint, Configuration, Measures, Plan, Question, Run, Scores
 from autoseg.steps import cases as casework
 from autoseg.steps import evaluate
 from autoseg.store import Home, RunFolder, load_tensors, whole
@@ -51,7 +51,10 @@ def load_model(
     step: float = 0.5,
     mirror: bool = True,
 ) -> Model:
-    """The model of runs that differ in their fold alone. Raises: BadUsage when a plug-in of theirs is not loaded."""
+    """The model of runs that differ in their fold alone (and in seed and steps).
+
+    Raises: BadUsage when they differ in more, or a plug-in of theirs is not loaded.
+    """
     from autoseg.steps import device as devices
     from autoseg.steps import train
 
@@ -59,6 +62,12 @@ def load_model(
     networks, run = [], None
     for folder in folders:
         header, tensors = load_tensors(Checkpoint, folder.checkpoint_file)
+        if run is not None and _seen(header.run) != _seen(run):
+            raise BadUsage(
+                f"folds {run.fold} and {header.run.fold} were trained with different plans",
+                where=str(folder.folder),
+                remedy="choose with --folds, or train one of them again with --fresh",
+            )
         run = header.run
         require_plugins(run, plugins)
         network = train.build_network(run.settings, run.question)
@@ -66,6 +75,12 @@ def load_model(
         networks.append(network.to(chosen).eval())
     assert run is not None
     return Model(run, networks, chosen, step, mirror)
+
+
+def _seen(run: Run) -> tuple[Configuration, Question]:
+    """What the networks of one model must have in common."""
+    train = run.settings.train.model_copy(update={"seed": 0, "steps": 1})
+    return run.settings.model_copy(update={"train": train}), run.question
 
 
 def require_plugins(run: Run, loaded: Mapping[str, str]) -> None:
@@ -155,8 +170,11 @@ def inputs(source: Path, question: Question) -> dict[str, list[Path]]:
     Raises: BadUsage when there is nothing to predict or two inputs would give one output.
     """
     reader = casework.reader_of(question)
+    known = " ".join(reader.endings)
     if source.is_file():
         files = [source]
+        if ending_of(source.name) not in reader.endings:
+            raise BadUsage("is no image of this task", where=str(source), expected=f"a file that ends in {known}")
     elif source.is_dir():
         files = [
             f
@@ -166,7 +184,6 @@ def inputs(source: Path, question: Question) -> dict[str, list[Path]]:
     else:
         raise BadUsage("no such file or folder", where=str(source))
     if not files:
-        known = " ".join(reader.endings)
         raise BadUsage("holds no image", where=str(source), expected=f"files that end in {known}")
     return _grouped(files, len(question.channels))
 

@@ -32,6 +32,7 @@ def evaluate_folders(
         raise BadData(f"{len(absent)} references have no prediction ({shown})", where=str(predictions))
     if extra := sorted(set(found) - set(wanted)):
         voice.say(f"{len(extra)} predictions have no reference and are not scored")
+    remedy = "" if question else "the classes are the values in the references; -t TASK takes a task's"
     question = question or _question(wanted)
     scored: dict[str, dict[str, Measures]] = {}
     faults = []
@@ -43,7 +44,8 @@ def evaluate_folders(
             faults.append(str(fault))
     if faults:
         more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
-        raise BadData(f"{len(faults)} cases cannot be scored: " + " | ".join(faults[:5]) + more, where=str(predictions))
+        what = f"{len(faults)} cases cannot be scored: " + " | ".join(faults[:5]) + more
+        raise BadData(what, where=str(predictions), remedy=remedy)
     scores = evaluate.summarise(scored, question, unit)
     write(scores, out)
     return scores
@@ -91,6 +93,8 @@ def _question(references: Mapping[str, Path]) -> Question:
                 expected="a label: integers that name classes",
             )
         values |= {int(n) for n in numbers}
+    if len(values) > 254:
+        raise BadData(f"the references hold {len(values)} values", expected="labels of at most 254 classes")
     if len(values) == 1:
         values.add(1)
     return bare.model_copy(update={"labels": _names(sorted(values))})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg import engine, layouts
-from autoseg.errors import BadData, BadTask, BadUsage
+from autoseg.errors import BadData, BadFile, BadPlan, BadTask, BadUsage
 from autoseg.layouts import folds as folding
 from autoseg.pipeline.voice import Voice
 from autoseg.records import (
@@ -40,7 +40,7 @@ def measure(home: Home, task: str, voice: Voice, workers: int | None = None) -> 
     """The fingerprint of a task as it is now; cases whose files have not changed are not measured again."""
     dataset, orphans = dataset_of(home, task)
     folder, question = home.task_folder(task), dataset.question()
-    known = _known(home, task, digest(question))
+    known = _known(home, task, digest(question), voice)
     facts: dict[str, CaseFacts] = {}
     fresh = []
     for files in dataset.cases:
@@ -56,13 +56,18 @@ def measure(home: Home, task: str, voice: Voice, workers: int | None = None) -> 
     ordered = {files.id: facts[files.id] for files in dataset.cases}
     spread = [f.shape[0] for f in ordered.values() if f.shape]
     flat = bool(spread) and max(spread) == 1
-    made = Fingerprint(question=digest(question), flat=flat, cases=ordered, faults=orphans)
+    loose = tuple(fault for fault in orphans if not fault.fatal)  # missing files are told by their cases
+    made = Fingerprint(question=digest(question), flat=flat, cases=ordered, faults=loose)
     save_record(home.fingerprint_file(task), made)
     return dataset, made
 
 
-def _known(home: Home, task: str, question: str) -> Mapping[str, CaseFacts]:
-    old = home.fingerprint(task)
+def _known(home: Home, task: str, question: str, voice: Voice) -> Mapping[str, CaseFacts]:
+    try:
+        old = home.fingerprint(task)
+    except BadFile as problem:
+        voice.say(f"{problem}; measuring all cases again")
+        return {}
     return old.cases if old and old.question == question else {}
 
 
@@ -75,9 +80,9 @@ def folds_of(home: Home, task: str, dataset: Dataset, voice: Voice, splits: Path
     old = home.folds(task)
     if splits is not None:
         try:
-            wanted = folding.read_splits(splits.read_text(encoding="utf-8"), dataset.cases)
-        except OSError as problem:
-            raise BadTask(f"cannot be read: {problem.strerror}", where=str(splits)) from None
+            wanted = folding.read_splits(splits.read_text(encoding="utf-8"), dataset.cases, splits.name)
+        except (OSError, UnicodeDecodeError) as problem:
+            raise BadTask(f"cannot be read: {problem}", where=str(splits), expected="JSON") from None
         if old is not None and old.folds != wanted.folds:
             file = home.folds_file(task)
             raise BadTask("the task has other folds already", where=str(file), remedy=f"remove {file} to change them")
@@ -106,6 +111,7 @@ def make_plan(
     workers: int | None = None,
 ) -> Plan:
     """Measures the task, decides, writes the plan and makes it current."""
+    file = home.plan_file(task, name)
     dataset, measured = measure(home, task, voice, workers)
     bad = {fault.case for fault in measured.all_faults if fault.fatal}
     if bad:
@@ -117,14 +123,14 @@ def make_plan(
     plan = planning.schedule_for(plan, _speeds(plan, voice) if here and target.device == "cpu" else {})
     changes = dict(changes or {})
     if loss is not None:
-        from autoseg import losses
-
-        losses.build(loss, first=1)  # a loss that cannot be built is no plan
         changes |= {f"configurations.{title}.train.loss": loss for title in plan.configurations}
     if changes:
         plan = amend(plan, changes, where="--set")
+        if (plan.task, plan.name) != (task, name):
+            raise BadPlan("task and name of a plan are not set by hand", where="--set", remedy="give --as NAME")
+        planning.require_parts(plan)
         plan = plan.model_copy(update={"because": {**plan.because, **dict.fromkeys(changes, "set by hand")}})
-    save_record(home.plan_file(task, name), plan)
+    save_record(file, plan)
     home.make_current(task, name)
     return plan
 

@@ -12,7 +12,7 @@ from autoseg import __version__
 from autoseg.errors import BadData, BadFile, BadUsage
 from autoseg.pipeline import prediction, tasks
 from autoseg.pipeline.voice import Voice
-from autoseg.records import Checkpoint, Configuration, Folds, Plan, Run, digest
+from autoseg.records import Checkpoint, Configuration, Fingerprint, Folds, Plan, Run, digest
 from autoseg.steps import plan as planning
 from autoseg.store import Home, Preprocessed, RunFolder, load_tensors, lock, save_record, save_tensors
 
@@ -48,11 +48,15 @@ def train(home: Home, plan: Plan, wish: Wish, voice: Voice) -> RunFolder:
         if wish.fresh and (aside := folder.set_aside()):
             voice.say(f"the earlier run was moved to {aside}")
         arrays, measured = tasks.prepare(home, plan, wish.configuration, voice, wish.workers)
-        skipped = _refuse_bad(plan.task, {f.case for f in measured.all_faults if f.fatal}, folds, wish, voice)
+        skipped = _left_out(plan.task, measured, folds, wish, voice)
         usable = set(measured.usable)
         training, held_out = (tuple(c for c in ids if c in usable) for ids in folds.split(wish.fold))
         if not training:
-            raise BadData(f"fold {wish.fold} has no usable case to train on", where=plan.task)
+            raise BadData(
+                f"fold {wish.fold} has no usable case to train on",
+                where=plan.task,
+                remedy=f"fold all trains on every case: autoseg train {wish.configuration} all",
+            )
         _optimise(home, plan, wish, folder, (arrays, training, held_out, skipped), digest(folds), voice)
         if held_out:
             prediction.validate(home, folder, held_out, wish.device, wish.plugins, voice)
@@ -74,8 +78,11 @@ def _folds(home: Home, plan: Plan, wish: Wish) -> Folds:
     return folds
 
 
-def _refuse_bad(task: str, bad: set[str], folds: Folds, wish: Wish, voice: Voice) -> tuple[str, ...]:
-    known = sorted(bad & {case for ids in folds.folds for case in ids})
+def _left_out(task: str, measured: Fingerprint, folds: Folds, wish: Wish, voice: Voice) -> tuple[str, ...]:
+    """The cases of the folds that are not trained with. Raises: BadData when they are bad and may not be skipped."""
+    listed = {case for ids in folds.folds for case in ids}
+    known = sorted({fault.case for fault in measured.all_faults if fault.fatal} & listed)
+    gone = sorted(listed - set(measured.cases))
     if known and not wish.skip_bad:
         shown = ", ".join(known[:3]) + (" …" if len(known) > 3 else "")
         raise BadData(
@@ -85,7 +92,9 @@ def _refuse_bad(task: str, bad: set[str], folds: Folds, wish: Wish, voice: Voice
         )
     if known:
         voice.say(f"training without {len(known)} cases that cannot be used: {', '.join(known)}")
-    return tuple(known)
+    if gone:
+        voice.say(f"training without {len(gone)} cases that the task no longer has: {', '.join(gone)}")
+    return (*known, *gone)
 
 
 def _optimise(
@@ -177,10 +186,16 @@ def _restore(learner: Learner, run: Run, folder: RunFolder, voice: Voice) -> Non
     if not folder.checkpoint_file.exists():
         folder.rewind_log(0)
         return
-    header, tensors = load_tensors(Checkpoint, folder.checkpoint_file)
-    if header.run != run:
-        raise BadFile("is of another run", where=str(folder.checkpoint_file), remedy="--fresh starts anew")
-    learner.load(tensors, header.step, header.skipped_steps)
+    where, remedy = str(folder.checkpoint_file), "--fresh starts anew and keeps the old run beside it"
+    try:
+        header, tensors = load_tensors(Checkpoint, folder.checkpoint_file)
+        if header.run != run:
+            raise BadFile("is of another run", where=where)
+        learner.load(tensors, header.step, header.skipped_steps)
+    except BadFile as problem:
+        raise BadFile(problem.what, where=where, expected=problem.expected, remedy=remedy) from None
+    except (ValueError, KeyError) as problem:  # how torch tells of the state of another optimiser
+        raise BadFile(f"is of another optimiser: {problem}", where=where, remedy=remedy) from None
     folder.rewind_log(header.step)
     if header.step < run.settings.train.steps:
         voice.say(f"resuming at step {header.step} of {run.settings.train.steps}")

@@ -59,13 +59,13 @@ class Nifti:
     def write_label(self, file: Path, label: Array, like: Image) -> None:
         """Writes a label (z, y, x) with the shape, axes, affine, form codes and units of `like`'s file.
 
-        The dtype is the first of uint8, uint16 and int16 that holds the values.
+        The dtype is the first of uint8, uint16, int16 and int32 that holds the values.
 
         Raises: BadData for a label that does not fit; RunFailed when the file cannot be written.
         """
         import nibabel as nib
 
-        label = label_for_file(label, file, like, (np.uint8, np.uint16, np.int16))
+        label = label_for_file(label, file, like, (np.uint8, np.uint16, np.int16, np.int32))
         placement = like.placement
         array = _from_memory(label, placement)
         kind = nib.Nifti2Image if placement["version"] == 2 else nib.Nifti1Image

@@ -33,6 +33,10 @@ class Network(Record):
             raise ValueError(f"strides {self.strides} and kernels {self.kernels} want one number above 0 per axis")
         if max(self.strides[0]) > 1:
             raise ValueError(f"the first stage has stride {self.strides[0]}: its head must answer every voxel")
+        if any(edge % 2 == 0 for kernel in self.kernels for edge in kernel):
+            raise ValueError(f"kernels {self.kernels} want odd numbers")
+        if min(*self.features, *self.convs) < 1:
+            raise ValueError(f"features {self.features} and convs {self.convs} want numbers above 0")
         return self
 
     @property
@@ -87,6 +91,8 @@ class Configuration(Record):
         for size, divisor in zip(self.patch, self.network.divisor, strict=True):
             if size < 1 or size % divisor:
                 raise ValueError(f"patch {self.patch} is not a multiple of {self.network.divisor}")
+        if min(self.spacing) <= 0 or sorted(self.axes) != [0, 1, 2]:
+            raise ValueError(f"spacing {self.spacing} wants numbers above 0, axes {self.axes} 0, 1 and 2 in some order")
         return self
 
     @property
@@ -115,3 +121,11 @@ class Plan(Record):
     configurations: dict[str, Configuration]
     seconds_per_step: dict[str, float] = {}
     because: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _every_channel_is_normalised(self) -> Plan:
+        channels = len(self.question.channels)
+        for title, configuration in self.configurations.items():
+            if len(configuration.normalise) != channels:
+                raise ValueError(f"{title} normalises {len(configuration.normalise)} of {channels} channels")
+        return self

@@ -82,6 +82,13 @@ class Dataset(Question):
     name: str
     cases: tuple[CaseFiles, ...]
 
+    @model_validator(mode="after")
+    def _no_case_is_a_path(self) -> Dataset:
+        """Files are named after cases: one called ../x would be written elsewhere."""
+        if bad := [case.id for case in self.cases if not case.id or set(case.id) & set("/\\\0")]:
+            raise ValueError(f"the case {bad[0]!r} cannot name a file")
+        return self
+
     def question(self) -> Question:
         """The part of the dataset that a model carries: no case names, no paths."""
         return Question(**{name: getattr(self, name) for name in Question.model_fields})

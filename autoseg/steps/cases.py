@@ -73,9 +73,13 @@ def undeclared(label: Array, question: Question) -> dict[float, int]:
     return dict(sorted(strange.items(), key=lambda item: -item[1]))
 
 
-def to_indices(label: Array, question: Question, valid: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
+def to_indices(
+    label: Array, question: Question, valid: NDArray[np.bool_] | None = None, where: str = ""
+) -> NDArray[np.uint8]:
     """Class indices (*S): IGNORE where the label has the ignore value or the image is not valid.
 
+    Args:
+        where: what an error names: the label's file or case.
     Raises: BadData when the label holds a value that is not declared.
     """
     out = np.full(label.shape, IGNORE, np.uint8)
@@ -91,7 +95,9 @@ def to_indices(label: Array, question: Question, valid: NDArray[np.bool_] | None
         done |= label == question.ignore
     if not done.all():
         strange = np.unique(label[~done])[:5].tolist()
-        raise BadData(f"label holds values that are not declared: {strange}", expected=f"{dict(question.labels)}")
+        raise BadData(
+            f"label holds values that are not declared: {strange}", where=where, expected=f"{dict(question.labels)}"
+        )
     if valid is not None:
         out[~valid] = IGNORE
     return out

@@ -23,9 +23,9 @@ def score(
     """Measures per foreground class of one case. Both labels (*S) hold label values, on one grid."""
     if prediction.shape != reference.shape:
         raise BadData(f"prediction has shape {prediction.shape}", where=case, expected=f"{reference.shape}")
-    truth = to_indices(reference, question)
+    truth = to_indices(reference, question, where=f"reference of {case}")
     counts = confusion(
-        to_indices(prediction, question.model_copy(update={"ignore": None})),
+        to_indices(prediction, question.model_copy(update={"ignore": None}), where=case),
         truth,
         len(question.classes),
         ignore=IGNORE,
@@ -58,7 +58,7 @@ def as_csv(scores: Scores) -> str:
     for case, classes in scores.cases.items():
         for name, row in classes.items():
             values = row.model_dump()
-            cells = ["" if values[field] is None else f"{values[field]:g}" for field in fields]
+            cells = ["" if values[field] is None else str(values[field]) for field in fields]
             lines.append(",".join([_quoted(case), _quoted(name), *cells]))
     return "\n".join(lines) + "\n"
 

@@ -8,6 +8,7 @@ from math import ceil, prod
 
 import numpy as np
 
+from autoseg import parts
 from autoseg.arrays.intensity import LEVELS, pool
 from autoseg.errors import BadData, BadUsage
 from autoseg.records import (
@@ -112,6 +113,27 @@ def configuration_of(plan: Plan, title: str) -> Configuration:
     else:
         what = f"plan {plan.name} has no configuration {title!r}"
     raise BadUsage(what, expected=f"one of {there}")
+
+
+def require_parts(plan: Plan) -> None:
+    """Raises: BadPlan for a part that there is not, or, where it can be built cheaply, an option it has not."""
+    from autoseg import losses
+
+    for one in plan.configurations.values():
+        for table, part in (
+            (parts.NETWORKS, one.network.architecture),
+            (parts.BLOCKS, one.network.block),
+            (parts.OPTIMISERS, one.train.optimiser),
+        ):
+            table.get(part.name)
+        parts.NORMS.build(one.network.norm, dims=one.dims, channels=one.network.features[0])
+        parts.RESAMPLERS.build(one.resample)
+        parts.SCHEDULES.build(one.train.schedule, steps=one.train.steps)
+        for part in one.normalise:
+            parts.NORMALISERS.build(part, intensity=None)
+        for part in one.train.augment:
+            parts.AUGMENTATIONS.build(part, dims=one.dims)
+        losses.build(one.train.loss, first=1)
 
 
 # -- what the cases look like --------------------------------------------------------------------------

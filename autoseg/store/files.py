@@ -98,7 +98,7 @@ def load_header(kind: type[R], file: Path) -> R:
         if file.stat().st_size != 8 + length + max(ends, default=0):
             raise BadFile("is cut short", where=str(file), expected="a whole safetensors file")
         return parse(kind, fields["__metadata__"]["autoseg"], str(file))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, IndexError, RecursionError):
         raise BadFile("cannot be read", where=str(file), expected="a whole safetensors file of autoseg") from None
 
 

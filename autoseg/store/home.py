@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.errors import BadTask, BadUsage, nearest
+from autoseg.errors import BadPlan, BadTask, BadUsage, nearest
 from autoseg.records import Fingerprint, Folds, Plan, Record
 from autoseg.store.cases import Preprocessed
 from autoseg.store.files import load_record, save_record
@@ -14,6 +14,7 @@ from autoseg.store.runs import RunFolder
 
 DEFAULT_PLAN = "default"
 DATASET_FILE = "dataset.json"
+FOLDS = "folds"  # no plan's name: TASK.folds.json holds the folds
 
 
 class Current(Record):
@@ -57,16 +58,19 @@ class Home:
 
     def new_task_file(self, name: str) -> Path:
         """Where the description of a new task is written. Raises: BadUsage when there is one already."""
+        _require_name(name, "task")
         file = self.task_folder(name) / DATASET_FILE
         if file.exists():
             raise BadUsage(f"task {name} exists already", where=str(file), remedy="remove it or take another name")
         return file
 
     def plan_file(self, task: str, plan: str) -> Path:
+        """Where a plan lies. Raises: BadUsage for a name that would lie elsewhere, or in the place of the folds."""
+        _require_name(plan, "plan")
         return self.root / "plans" / (f"{task}.json" if plan == DEFAULT_PLAN else f"{task}.{plan}.json")
 
     def folds_file(self, task: str) -> Path:
-        return self.root / "plans" / f"{task}.folds.json"
+        return self.root / "plans" / f"{task}.{FOLDS}.json"
 
     def fingerprint_file(self, task: str) -> Path:
         return self.root / "work" / task / "fingerprint.json"
@@ -85,12 +89,20 @@ class Home:
         return [f for f in folders if (point := f.checkpoint()) and point.step >= point.run.settings.train.steps]
 
     def plan(self, task: str, plan: str) -> Plan:
-        """The plan. Raises: BadUsage when there is none yet."""
+        """The plan. Raises: BadUsage when there is none yet, BadPlan when the file holds another's."""
         file = self.plan_file(task, plan)
         if not file.exists():
             name = "" if plan == DEFAULT_PLAN else f" --as {plan}"
             raise BadUsage("there is no such plan", where=str(file), remedy=f"make it with autoseg plan {task}{name}")
-        return load_record(Plan, file)
+        found = load_record(Plan, file)
+        if (found.task, found.name) != (task, plan):
+            raise BadPlan(
+                f"is the plan {found.name!r} of {found.task}",
+                where=str(file),
+                expected=f"the task {task!r} and the name {plan!r}",
+                remedy="write these into its fields task and name, or make a variant with autoseg plan --as",
+            )
+        return found
 
     def folds(self, task: str) -> Folds | None:
         file = self.folds_file(task)
@@ -110,3 +122,11 @@ class Home:
     def free_bytes(self) -> int:
         """Free space of the disk that holds the home."""
         return shutil.disk_usage(self.root).free
+
+
+def _require_name(name: str, what: str) -> None:
+    """Raises: BadUsage for a name that cannot name files of its own."""
+    if not name or name.startswith(".") or not name.isprintable() or set(name) & set("/\\"):
+        raise BadUsage(f"{name!r} cannot name a {what}", expected="a name without slashes that begins with no dot")
+    if name == FOLDS:
+        raise BadUsage(f"a {what} cannot be called {name!r}", remedy="take another name")

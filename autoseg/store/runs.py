@@ -60,8 +60,8 @@ class RunFolder:
         if not self.log_file.exists():
             return
         kept = []
-        for line in self.log_file.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
+        for line in self.log_file.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
                 if int(json.loads(line).get("step", 0)) <= step:
                     kept.append(line)
         save_text(self.log_file, "".join(line + "\n" for line in kept))

@@ -77,6 +77,7 @@ def test_changes_are_json_where_they_can_be() -> None:
         (("check", "Task99"), "no task begins with 'Task99'"),
         (("train", "3d", "0"), "no task is current"),
         (("train", "3d", "x"), "is no fold"),
+        (("train", "3d", "²"), "is no fold"),
         (("train", "3d", "0", "--steps", "5", "--budget", "5m"), "exclude each other"),
         (("--plugin", "nowhere.py", "doctor"), "no file nowhere.py"),
         (("parts", "cbmam"), "no part is called 'cbmam'"),
@@ -168,3 +169,69 @@ def test_add_makes_a_task_that_goes_through(balls_2d: Path) -> None:
     assert [p.name for p in (balls_2d / "datasets" / "Task03_Mine").iterdir()] == ["dataset.json"]
     assert run("check", "Task03", home=balls_2d).exit_code == 0
     assert "exists already" in run(*words, home=balls_2d).stderr
+
+
+def test_a_plan_of_what_is_not_there_is_refused_and_the_folds_stay(balls_2d: Path) -> None:
+    assert run("plan", "Task02", home=balls_2d).exit_code == 0
+    before = {file.name: file.read_text() for file in (balls_2d / "plans").iterdir()}
+    words = ("plan", "Task02", "--device", "cuda", "--memory", "8GB")
+    for field, value, message in (
+        ("train.optimiser.name", "adam", "unknown optimiser"),
+        ("train.loss", "dize", "unknown loss"),
+        ("train.augment.0.options.degres", "1", "degrees"),
+        ("normalise.0.name", "none_such", "unknown normaliser"),
+    ):
+        told = run(*words, "--set", f"configurations.2d.{field}={value}", home=balls_2d)
+        assert told.exit_code == 2 and message in told.stderr, told.output
+    for extra in (("--as", "folds"), ("--as", "../x"), ("--set", "task=../x"), ("--set", "name=y")):
+        assert run(*words, *extra, home=balls_2d).exit_code == 2
+    assert {file.name: file.read_text() for file in (balls_2d / "plans").iterdir()} == before
+
+
+def test_a_copied_plan_is_not_taken_for_the_one_it_is_a_copy_of(balls_2d: Path) -> None:
+    run("plan", "Task02", "--device", "cuda", "--memory", "8GB", home=balls_2d)
+    plans = balls_2d / "plans"
+    (plans / "Task02_Discs.mine.json").write_text((plans / "Task02_Discs.json").read_text())
+    told = run("train", "2d", "0", "-p", "mine", home=balls_2d)
+    assert told.exit_code == 2 and "is the plan 'default'" in told.stderr
+
+
+def test_a_missing_file_is_told_once(balls_2d: Path) -> None:
+    (balls_2d / "datasets" / "Task02_Discs" / "imagesTr" / "disc_03_0000.png").unlink()
+    listed = {"channel_names": {"0": "grey"}, "labels": {"background": 0, "disc": 255}}
+    listed["dataset"] = {
+        f"d{n}": {"images": [f"imagesTr/disc_{n:02d}_0000.png"], "label": f"labelsTr/disc_{n:02d}.png"} for n in (2, 3)
+    }
+    (balls_2d / "datasets" / "Task02_Discs" / "dataset.json").write_text(json.dumps(listed))
+    faults = json.loads(run("check", "Task02", "--json", home=balls_2d).stdout)
+    assert [fault["case"] for fault in faults] == ["d3"]
+
+
+def test_a_damaged_fingerprint_is_said_and_made_again(balls_2d: Path) -> None:
+    run("check", "Task02", home=balls_2d)
+    (balls_2d / "work" / "Task02_Discs" / "fingerprint.json").write_text('{"question"')
+    told = run("check", "Task02", home=balls_2d)
+    assert told.exit_code == 0 and "measuring all cases again" in told.stderr
+
+
+def test_splits_that_are_no_text_are_told(balls_2d: Path) -> None:
+    image = balls_2d / "datasets" / "Task02_Discs" / "labelsTr" / "disc_00.png"
+    told = run("plan", "Task02", "--device", "cuda", "--memory", "8GB", "--splits", str(image), home=balls_2d)
+    assert told.exit_code == 2 and "disc_00.png" in told.stderr
+
+
+def test_brackets_in_a_path_are_no_markup(balls_2d: Path) -> None:
+    labels = balls_2d / "datasets" / "Task02_Discs" / "labelsTr"
+    shown = balls_2d / "[/b]"
+    shown.parent.mkdir()
+    shown.symlink_to(labels)
+    told = run("evaluate", "-p", str(shown), "-r", str(labels), "-o", str(balls_2d / "out"), home=balls_2d)
+    assert told.exit_code == 0 and "[/b]" in told.stdout.replace("\n", "")
+
+
+def test_add_says_what_each_remark_is_about(balls_2d: Path) -> None:
+    folder = balls_2d / "datasets" / "Task02_Discs"
+    (folder / "labelsTr" / "disc_09.png").unlink()
+    words = ("add", "Task04_Less", "--images", f"{folder}/imagesTr", "--labels", f"{folder}/labelsTr")
+    told = run(*words, home=balls_2d)
+    assert told.exit_code == 0 and "orphan image: " in told.stderr and "left out" not in told.stderr

@@ -184,3 +184,10 @@ def test_real_folders(real: Path) -> None:
     roads = real / "EPFL_Roads"
     with pytest.raises(BadUsage, match="anti-aliased"):
         from_globs("R", [str(roads / "imagesTr/*.png")], [str(roads / "groundtruth_original/*.png")])
+
+
+def test_the_first_image_may_be_damaged(tmp_path: Path) -> None:
+    globs = pictures(tmp_path, "{}.png", "{}.png")
+    (tmp_path / "im" / "1.png").write_bytes(b"no picture")
+    dataset, _ = from_globs("T", *globs, labels_map="0=background,255=road")
+    assert len(dataset.cases) == 3 and len(dataset.channels) == 3

@@ -54,3 +54,9 @@ def test_a_plugin_of_other_contents_is_not_the_one() -> None:
         require_plugins(run, {})
     with pytest.raises(BadUsage, match=r"is another version of mine\.py"):
         require_plugins(run, {"mine.py": "b" * 64})
+
+
+def test_a_file_of_another_ending_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "a.dat").touch()
+    with pytest.raises(BadUsage, match="is no image of this task"):
+        inputs(tmp_path / "a.dat", question(1))

@@ -70,3 +70,18 @@ def test_an_image_is_no_reference(tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(noise, np.eye(4)), tmp_path / "r" / "a.nii.gz")
     with pytest.raises(BadData, match="integers that name classes"):
         evaluate_folders(tmp_path / "r", tmp_path / "r", tmp_path / "out", Silent())
+
+
+def test_more_values_than_classes_can_be_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    grey = np.arange(256, dtype=np.uint8).reshape(8, 8, 4)
+    nibabel.save(nibabel.Nifti1Image(grey, np.eye(4)), tmp_path / "r" / "a.nii.gz")
+    with pytest.raises(BadData, match="256 values"):
+        evaluate_folders(tmp_path / "r", tmp_path / "r", tmp_path / "out", Silent())
+
+
+def test_a_value_that_only_the_prediction_has_is_told_with_its_file_and_the_remedy(tmp_path: Path) -> None:
+    save(tmp_path / "r" / "a.nii.gz", 1)
+    save(tmp_path / "p" / "a.nii.gz", 2)
+    with pytest.raises(BadData, match=r"a\.nii\.gz: .*\[2\].*-t TASK"):
+        evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent())

@@ -148,7 +148,7 @@ def test_labels_take_the_smallest_dtype(tmp_path: Path, values: list[int], dtype
 
 def test_labels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     like = Nifti().read([save(tmp_path / "a.nii", RAS)])
-    for label in (np.zeros((2, 3, 4), int), np.zeros(like.shape), np.full(like.shape, 70000)):
+    for label in (np.zeros((2, 3, 4), int), np.zeros(like.shape), np.full(like.shape, 2**40)):
         with pytest.raises(BadData, match=r"b.nii"):
             Nifti().write_label(tmp_path / "b.nii", label, like)
 
@@ -247,3 +247,11 @@ def test_real_labels_lie_on_their_images_and_are_written_back(real: Path, tmp_pa
     heart = Nifti().read_label(real / "CT_TotalSegmentator_tests/pulmonary_report/heart.nii.gz")
     scan = Nifti().read([real / "CT_TotalSegmentator_tests/pulmonary_report/ct_cropped.nii.gz"])
     assert same_place(scan, heart).fatal
+
+
+def test_a_label_of_large_values_is_written(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.zeros((2, 3, 4), np.uint8), np.eye(4)), tmp_path / "a.nii.gz")
+    image = Nifti().read([tmp_path / "a.nii.gz"])
+    label = np.full(image.shape, 70_000, np.int32)
+    Nifti().write_label(tmp_path / "b.nii.gz", label, image)
+    assert np.array_equal(Nifti().read_label(tmp_path / "b.nii.gz").array[0], label)

@@ -293,3 +293,27 @@ def test_divisor_and_dims() -> None:
     deep = amend(NETWORK, {"features": [1] * 3, "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 3]], "kernels": [[3] * 3] * 3})
     assert deep.divisor == (2, 4, 6)
     assert CONFIGURATION.dims == 2
+
+
+@pytest.mark.parametrize("id", ["", "../x", "a/b", "a\\b"])
+def test_a_case_whose_name_is_a_path_is_refused(id: str) -> None:
+    case = CaseFiles(id=id, images=("a.png",))
+    fields = {"reader": "raster", "channels": (Channel(name="a", kind="other"),), "labels": {"b": 0, "c": 1}}
+    with pytest.raises(ValidationError, match="cannot name a file"):
+        Dataset(name="T", cases=(case,), **fields)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("configurations.2d.spacing", [0, 1]),
+        ("configurations.2d.axes", [0, 0, 1]),
+        ("configurations.2d.normalise", []),
+        ("configurations.2d.network.convs", [0, 2]),
+        ("configurations.2d.network.features.0", 0),
+        ("configurations.2d.network.kernels.0", [2, 2]),
+    ],
+)
+def test_what_no_network_or_image_can_be_is_a_bad_plan(path: str, value: Any) -> None:
+    with pytest.raises(BadPlan, match=r"spacing|axes|normalises|convs|features|kernels"):
+        amend(PLAN, {path.replace("2d", next(iter(PLAN.configurations))): value})

@@ -63,3 +63,17 @@ def test_means_leave_out_what_is_not_defined() -> None:
 
 def test_units() -> None:
     assert [unit_of(3, False), unit_of(2, True), unit_of(2, False)] == ["mm³", "m²", "pixels"]
+
+
+def test_the_table_keeps_every_digit() -> None:
+    truth = np.ones((1200, 1000), int)
+    scores = summarise({"x": score(truth, truth, QUESTION, (1.0, 1.0), "x")}, QUESTION, "pixels")
+    row = next(r for r in csv.DictReader(io.StringIO(as_csv(scores))) if r["class"] == "a")
+    assert row["true_positives"] == "1200000" and float(row["volume_reference"]) == 1_200_000
+
+
+def test_strange_values_are_told_with_the_side_they_are_on() -> None:
+    with pytest.raises(BadData, match=r"^x: .*\[3\]"):
+        score(np.array([3]), np.array([0]), QUESTION, (1.0,), "x")
+    with pytest.raises(BadData, match=r"^reference of x: .*\[3\]"):
+        score(np.array([0]), np.array([3]), QUESTION, (1.0,), "x")

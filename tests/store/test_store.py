@@ -236,3 +236,11 @@ def test_a_lock_is_given_back_after_an_error(tmp_path: Path) -> None:
         raise ValueError("stop")
     with lock(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("fields", [b"[" * 100_000, b'{"a": {"data_offsets": []}}', b"[]"])
+def test_a_hostile_header_is_a_bad_file(tmp_path: Path, fields: bytes) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(len(fields).to_bytes(8, "little") + fields)
+    with pytest.raises(BadFile, match=r"x\.safetensors"):
+        load_header(Prepared, file)

@@ -207,3 +207,18 @@ def test_no_two_things_share_a_file() -> None:
     files = [home.plan_file("T", "default"), home.plan_file("T", "wide"), home.folds_file("T")]
     runs = [home.run_folder("T", "p", "2d", *which).folder for which in ((0, 0), (0, 1), (1, 0), ("all", 0))]
     assert len({*files, *runs}) == 7
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a\\b", ".hidden", "a\nb", "folds"])
+def test_a_name_that_would_lie_elsewhere_is_refused(home: Path, name: str) -> None:
+    with pytest.raises(BadUsage, match="task"):
+        Home(home).new_task_file(name)
+    with pytest.raises(BadUsage, match="plan"):
+        Home(home).plan_file("Task01", name)
+
+
+def test_a_damaged_log_is_rewound(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.log_file.write_bytes(b'5\n\xff\n{"step": null}\n{"step": 1}\n{"step": 2}\n')
+    run.rewind_log(1)
+    assert run.log_file.read_text() == '{"step": 1}\n'

@@ -1,0 +1,76 @@
+"""Runs that meet damage, lost cases and changed plans."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from autoseg.cli import main
+from autoseg.records import Checkpoint
+from autoseg.store import Home, load_tensors, save_tensors
+
+TOPOLOGY = {"features": "[4,8]", "strides": "[[1,1],[2,2]]", "kernels": "[[3,3],[3,3]]"}
+SMALL = [word for field, value in TOPOLOGY.items() for word in ("--set", f"configurations.2d.network.{field}={value}")]
+PLAN = ["plan", "Task02", "--device", "cuda", "--memory", "8GB", *SMALL, "--set", "configurations.2d.batch=2"]
+
+
+@pytest.fixture
+def trained(balls_2d: Path) -> Path:
+    """A home with fold 0 trained for two steps."""
+    assert run(balls_2d, *PLAN).exit_code == 0
+    assert run(balls_2d, "train", "2d", "0", "--steps", "2").exit_code == 0
+    return balls_2d
+
+
+def run(home: Path, *words: str) -> Result:
+    return CliRunner().invoke(main, ["--home", str(home), *words])
+
+
+def lose_a_case(home: Path) -> None:
+    folder = home / "datasets" / "Task02_Discs"
+    for file in (folder / "imagesTr" / "disc_03_0000.png", folder / "labelsTr" / "disc_03.png"):
+        file.unlink()
+
+
+def test_a_damaged_checkpoint_is_told_with_the_remedy(trained: Path) -> None:
+    file = Home(trained).run_folder("Task02_Discs", "default", "2d", 0, 0).checkpoint_file
+    header, tensors = load_tensors(Checkpoint, file)
+    whole = file.read_bytes()
+    save_tensors(file, {**tensors, "optimiser.x": torch.ones(1)}, header)
+    strange = file.read_bytes()
+    for content in (whole[: len(whole) // 2], strange):
+        file.write_bytes(content)
+        told = run(trained, "train", "2d", "0", "--steps", "2")
+        assert told.exit_code == 2 and "checkpoint.safetensors" in told.stderr and "--fresh" in told.stderr
+
+
+def test_folds_of_different_plans_are_not_one_model(trained: Path) -> None:
+    assert run(trained, *PLAN, "--set", "configurations.2d.spacing=[2,2]").exit_code == 0
+    assert run(trained, "train", "2d", "1", "--steps", "2").exit_code == 0
+    words = ("predict", "-i", str(trained / "datasets" / "Task02_Discs" / "imagesTr"), "-o", str(trained / "out"))
+    told = run(trained, *words)
+    assert told.exit_code == 2 and "folds 0 and 1 were trained with different plans" in told.stderr
+    assert run(trained, *words, "--folds", "1").exit_code == 0
+
+
+def test_a_run_whose_cases_are_gone_is_not_resumed(trained: Path) -> None:
+    lose_a_case(trained)
+    told = run(trained, "train", "2d", "0", "--steps", "2")
+    assert told.exit_code == 2 and "cases of this fold have changed" in told.stderr and "disc_03" in told.stderr
+    again = run(trained, "train", "2d", "0", "--steps", "2", "--fresh")
+    assert again.exit_code == 0 and "the task no longer has: disc_03" in again.stderr
+    record = Home(trained).run_folder("Task02_Discs", "default", "2d", 0, 0).run()
+    assert record is not None and record.skipped == ("disc_03",)
+
+
+def test_a_single_case_is_told_how_to_train(balls_2d: Path) -> None:
+    file = balls_2d / "datasets" / "Task02_Discs" / "dataset.json"
+    entry = {"images": ["imagesTr/disc_00_0000.png"], "label": "labelsTr/disc_00.png"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"dataset": {"only": entry}}))
+    assert run(balls_2d, *PLAN).exit_code == 0
+    told = run(balls_2d, "train", "2d", "0", "--steps", "2")
+    assert told.exit_code == 2 and "autoseg train 2d all" in told.stderr
