@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from skimage.io import imread
+from skimage.io import imread, imsave
 
 from autoseg.cli import main
 from autoseg.store import Home
@@ -145,7 +145,7 @@ def test_new_cases_cost_themselves_and_old_ones_keep_their_fold(balls_2d: Path) 
     say("plan", "Task02")
     say("preprocess", "2d")
     home = Home(balls_2d)
-    arrays = next((balls_2d / "work" / "Task02_Discs" / "preprocessed").iterdir())
+    arrays = next((balls_2d / "work" / "Task02_Discs" / "preprocessed").glob("[!.]*"))
     times = {file: file.stat().st_mtime_ns for file in arrays.iterdir()}
     old = home.folds("Task02_Discs")
     folder = balls_2d / "datasets" / "Task02_Discs"
@@ -203,6 +203,31 @@ def test_predict_does_what_it_can_and_names_the_rest(balls_2d: Path) -> None:
     assert [file.name for file in (balls_2d / "out").iterdir()] == ["good.png"]
     assert "overwrite" in say("predict", "-i", str(source / "good.png"), "-o", str(source), ends=2).stderr
     assert (source / "good.png").read_bytes() == good
+
+
+def test_a_task_without_background_scores_all_its_classes(balls_2d: Path) -> None:
+    description = balls_2d / "datasets" / "Task02_Discs" / "dataset.json"
+    fields = json.loads(description.read_text())
+    fields["labels"] = {"ground": 7, "disc": 255}
+    description.write_text(json.dumps(fields))
+    for file in (description.parent / "labelsTr").iterdir():
+        imsave(file, np.where(imread(file) == 255, 255, 7).astype(np.uint8), check_contrast=False)
+    say = teller(balls_2d)
+    say("plan", "Task02")
+    trained = json.loads(say("train", "2d", "0", "--steps", "5", "--json").stdout)
+    assert set(trained["mean"]) == {"ground", "disc"}
+    facts = json.loads((balls_2d / "work" / "Task02_Discs" / "fingerprint.json").read_text())["cases"]["disc_00"]
+    assert facts["components"] == {"ground": 1, "disc": 1}
+
+
+def test_an_image_without_a_measurement_is_not_predicted(balls_3d: Path) -> None:
+    say = teller(balls_3d)
+    say("plan", "Task01")
+    say("train", "2d", "0", "--steps", "1")
+    empty = np.full((16, 16, 10), np.nan, np.float32)
+    nibabel.save(nibabel.Nifti1Image(empty, np.eye(4)), balls_3d / "nothing.nii.gz")
+    told = say("predict", "-i", str(balls_3d / "nothing.nii.gz"), "-o", str(balls_3d / "out"), ends=2)
+    assert "no voxel is valid" in told.stderr and not (balls_3d / "out").exists()
 
 
 def test_fold_all_trains_on_everything_and_is_not_scored(balls_2d: Path) -> None:

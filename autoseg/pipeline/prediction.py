@@ -154,6 +154,8 @@ def predict_files(model: Model, source: Path, out: Path, voice: Voice) -> list[P
 def _predict_one(model: Model, stem: str, files: list[Path], out: Path) -> Path:
     question = model.run.question
     image = casework.read_image(files, question)
+    if image.valid is not None and not image.valid.any():
+        raise BadData("no voxel is valid: all are nodata, NaN or inf", where=" + ".join(map(str, files)))
     reader = casework.reader_of(question)
     target = out / (stem + reader.label_ending(ending_of(files[0].name)))
     if any(target.resolve() == file.resolve() for file in files):

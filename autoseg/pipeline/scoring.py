@@ -74,7 +74,13 @@ def _labels(folder: Path) -> Mapping[str, Path]:
     if not folder.is_dir():
         raise BadData("no such folder", where=str(folder))
     files = [f for f in sorted(folder.iterdir()) if f.is_file() and not is_litter(f.name)]
-    labels = {stem_of(f.name): f for f in files if stem_of(f.name) != f.name}
+    labels: dict[str, Path] = {}
+    for file in files:
+        stem = stem_of(file.name)
+        if stem in labels:
+            raise BadData(f"and {labels[stem].name} are two labels of one case", where=str(file))
+        if stem != file.name:
+            labels[stem] = file
     return labels
 
 

@@ -27,7 +27,9 @@ from autoseg.records import (
 )
 from autoseg.steps import cases, fingerprint, preprocess
 from autoseg.steps import plan as planning
-from autoseg.store import Home, Preprocessed, save_record
+from autoseg.store import Home, Preprocessed, lock, save_record
+
+PATIENCE = 86_400.0  # seconds to wait for another process that preprocesses the same
 
 
 def dataset_of(home: Home, task: str) -> tuple[Dataset, tuple[Fault, ...]]:
@@ -187,11 +189,6 @@ def prepare(
         )
     key = preprocess.key(configuration)
     folder = home.preprocessed(plan.task, key)
-    jobs = [
-        (files, f"{facts.sha256}:{key}")
-        for files in dataset.cases
-        if (facts := measured.cases[files.id]).usable and folder.signature(files.id) != f"{facts.sha256}:{key}"
-    ]
     job = partial(
         _prepare,
         folder=home.task_folder(plan.task),
@@ -199,10 +196,16 @@ def prepare(
         question=plan.question,
         into=folder,
     )
-    executor = engine.local(workers, len(jobs) // 4)
     total = len(measured.usable)
-    for _ in voice.track(executor.run(job, jobs), total, f"preprocessing {title}", total - len(jobs)):
-        pass
+    with lock(folder.folder.parent / f".{key}", patience=PATIENCE):  # another fold may be at it
+        jobs = [
+            (dataset.case(id), signature)
+            for id, facts in measured.usable.items()
+            if folder.signature(id) != (signature := f"{facts.sha256}:{key}")
+        ]
+        results = engine.local(workers, len(jobs) // 4).run(job, jobs)
+        for _ in voice.track(results, total, f"preprocessing {title}", total - len(jobs)):
+            pass
     return folder, measured
 
 
@@ -214,8 +217,6 @@ def _prepare(
     into: Preprocessed,
 ) -> None:
     files, signature = job
-    if into.signature(files.id) == signature:
-        return  # a run of another fold has made it meanwhile
     try:
         case = cases.load(folder, files, question)
         into.save(files.id, signature, *preprocess.prepare(case, configuration, question))

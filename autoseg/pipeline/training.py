@@ -115,6 +115,8 @@ def _optimise(
 
     arrays, training, held_out, skipped = cases
     device = devices.choose(wish.device)
+    if device.type != plan.target.device:
+        voice.say(f"the plan was made for {plan.target.device}, this run trains on {device.type}")
     run = folder.run()
     if run is not None:
         _same(run, plan, wish, folder, (folds, skipped))

@@ -73,7 +73,12 @@ class Question(Record):
     @property
     def foreground(self) -> tuple[str, ...]:
         """The classes that are trained on with Dice and scored: all but the one of value 0, if there is one."""
-        return tuple(name for name in self.classes if self.labels[name] != 0)
+        return self.classes[self.first :]
+
+    @property
+    def first(self) -> int:
+        """Index of the first foreground class: 0 when no class has the value 0."""
+        return int(0 in self.labels.values())
 
 
 class Dataset(Question):

@@ -110,7 +110,7 @@ class Batches:
         """A uniformly drawn patch, or one centred on a voxel of a uniformly drawn class."""
         flat = len(self.patch) == 2
         point = None
-        classes = sorted(index for index in case.points if index > 0 and len(case.points[index]))
+        classes = sorted(index for index in case.points if len(case.points[index]))
         if forced and classes:
             known = case.points[classes[rng.integers(len(classes))]]
             point = known[rng.integers(len(known))]

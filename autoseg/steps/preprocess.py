@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,14 +89,14 @@ def prepare(
     assert case.label is not None
     image, geometry = prepare_image(case.image, configuration, question)
     label = prepare_label(case.label, case.image, geometry, image.shape[1:], question)
-    return image, label, foreground_points(label, len(question.classes))
+    return image, label, foreground_points(label, range(question.first, len(question.classes)))
 
 
-def foreground_points(label: NDArray[np.uint8], classes: int) -> dict[int, NDArray[np.int32]]:
-    """Up to POINTS voxels (n, 3) of every class above 0 that occurs, drawn with a fixed seed."""
+def foreground_points(label: NDArray[np.uint8], classes: Iterable[int]) -> dict[int, NDArray[np.int32]]:
+    """Up to POINTS voxels (n, 3) of every one of the classes that occurs, drawn with a fixed seed."""
     rng = np.random.default_rng(0)
     points = {}
-    for index in range(1, classes):
+    for index in classes:
         at = np.flatnonzero(label == index)
         if len(at):
             chosen = at if len(at) <= POINTS else np.sort(rng.choice(at, POINTS, replace=False))
@@ -112,7 +113,7 @@ def restore(indices: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]
 
 def _box(array: NDArray[np.generic], valid: NDArray[np.bool_] | None, image: Image, question: Question) -> Box:
     """Volumes of tasks with a background lose their empty borders; pictures and rasters stay whole."""
-    if len(image.spacing) == 3 and question.labels[question.classes[0]] == 0:
+    if len(image.spacing) == 3 and question.first == 1:
         return nonzero_box(array, valid)
     return tuple(slice(0, n) for n in array.shape[1:])
 

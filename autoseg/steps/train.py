@@ -37,7 +37,10 @@ class Progress:
 
 @dataclass
 class Learner:
-    """The state of a run: everything that a checkpoint holds, and what it was built from."""
+    """The state of a run: everything that a checkpoint holds, and what it was built from.
+
+    `first` is the index of the first foreground class.
+    """
 
     network: nn.Module
     optimiser: torch.optim.Optimizer
@@ -47,6 +50,7 @@ class Learner:
     precision: Precision
     step: int = 0
     skipped: int = 0
+    first: int = 1
     base_rates: list[float] = field(default_factory=list)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -84,11 +88,10 @@ def build(
     torch.manual_seed(seed)
     network = build_network(configuration, question).to(device)
     optimiser = OPTIMISERS.build(configuration.train.optimiser, parameters=network.parameters())
-    first = int(question.labels[question.classes[0]] == 0)
     return Learner(
-        network, optimiser, losses.build(configuration.train.loss, first),
+        network, optimiser, losses.build(configuration.train.loss, question.first),
         SCHEDULES.build(configuration.train.schedule, steps=configuration.train.steps), device, precision,
-        base_rates=[group["lr"] for group in optimiser.param_groups],
+        first=question.first, base_rates=[group["lr"] for group in optimiser.param_groups],
     )  # fmt: skip
 
 
@@ -161,7 +164,9 @@ def pseudo_dice(learner: Learner, validation: Batches) -> tuple[float | None, ..
         counts = found if counts is None else counts + found
     assert counts is not None
     both, either = counts.tolist()
-    return tuple(None if e == 0 else 2 * b / e for b, e in zip(both[1:], either[1:], strict=True))
+    return tuple(
+        None if e == 0 else 2 * b / e for b, e in zip(both[learner.first :], either[learner.first :], strict=True)
+    )
 
 
 def _counts(prediction: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import struct
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -103,11 +104,20 @@ def load_header(kind: type[R], file: Path) -> R:
 
 
 @contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process; ends with the process, however it ends. Raises: Busy."""
+def lock(folder: Path, patience: float = 0.0) -> Iterator[None]:
+    """Holds the folder for this process; ends with the process, however it ends.
+
+    Args:
+        patience: seconds to wait for another process.
+    Raises: Busy.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as held:
-        if not _try_lock(held):
+        until = time.monotonic() + patience
+        while not _try_lock(held):
+            if time.monotonic() < until:
+                time.sleep(1)
+                continue
             raise Busy("another process works on this run", where=str(folder), remedy="wait for it, or stop it")
         yield
 

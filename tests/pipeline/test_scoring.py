@@ -64,6 +64,13 @@ def test_all_faults_are_told_together_and_nothing_is_written(tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
+def test_two_labels_of_one_case_are_refused(tmp_path: Path) -> None:
+    for name in ("a.nii", "a.nii.gz"):
+        save(tmp_path / "r" / name, 1)
+    with pytest.raises(BadData, match="two labels of one case"):
+        evaluate_folders(tmp_path / "r", tmp_path / "r", tmp_path / "out", Silent())
+
+
 def test_an_image_is_no_reference(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(size=(9, 9, 9)).astype(np.float32)
     (tmp_path / "r").mkdir()

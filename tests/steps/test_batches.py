@@ -24,7 +24,7 @@ class Memorised:
     def __init__(self, image: np.ndarray, label: np.ndarray) -> None:
         self.image, self.label, self.voxels = image, label, 0
         self.shape: Any = label.shape
-        self.points = foreground_points(label, 4)
+        self.points = foreground_points(label, range(1, 4))
 
     def read(self, box: tuple[slice, ...]) -> tuple[np.ndarray, np.ndarray]:
         self.voxels += self.label[box].size

@@ -97,7 +97,7 @@ def test_the_scale_of_intensities_does_not_matter(scale: float) -> None:
 
 def test_points_lie_in_their_class_and_are_capped() -> None:
     _, label = blobs((60, 60, 60))
-    points = foreground_points(label, 3)
+    points = foreground_points(label, range(1, 3))
     assert set(points) == {1, 2}
     for index, at in points.items():
         assert (label[tuple(at.T)] == index).all() and len(at) == min(10_000, (label == index).sum())
