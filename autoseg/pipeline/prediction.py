@@ -187,11 +187,11 @@ def inputs(source: Path, question: Question) -> dict[str, list[Path]]:
         raise BadUsage("no such file or folder", where=str(source))
     if not files:
         raise BadUsage("holds no image", where=str(source), expected=f"files that end in {known}")
-    return _grouped(files, len(question.channels))
+    return _grouped(files, question.files)
 
 
-def _grouped(files: Sequence[Path], channels: int) -> dict[str, list[Path]]:
-    """Files that are the channels 0000 … of one case together; every other file is a case."""
+def _grouped(files: Sequence[Path], per_case: int) -> dict[str, list[Path]]:
+    """Files that are the channels 0000 … of one case together, where cases come so; every other file is a case."""
     families: dict[str, list[tuple[int | None, Path]]] = {}
     for file in files:
         stem, number = split_channel(stem_of(file.name))
@@ -199,7 +199,7 @@ def _grouped(files: Sequence[Path], channels: int) -> dict[str, list[Path]]:
     jobs: dict[str, list[Path]] = {}
     for stem, family in families.items():
         numbers = sorted(-1 if number is None else number for number, _ in family)
-        whole_case = numbers in (list(range(channels)), [0])
+        whole_case = numbers in (list(range(per_case)), [0])
         members = [family] if whole_case else [[one] for one in family]
         for group in members:
             name = stem if whole_case else stem_of(group[0][1].name)

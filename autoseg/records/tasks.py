@@ -40,12 +40,14 @@ class CaseFiles(Record):
 class Question(Record):
     """What is asked of an image: which channels come in, which classes go out.
 
-    `labels` gives every class the value it has in the label files; `merged` counts further file values as
-    one of those; voxels with the value `ignore` are left out of training and scores.
+    A case comes in `files` image files, one per channel or one for all. `labels` gives every class the
+    value it has in the label files; `merged` counts further file values as one of those; voxels with the
+    value `ignore` are left out of training and scores.
     """
 
     reader: str
     channels: tuple[Channel, ...] = Field(min_length=1)
+    files: int = Field(default=1, ge=1)
     labels: dict[str, int]
     ignore: int | None = None
     merged: dict[int, int] = {}
@@ -96,7 +98,8 @@ class Dataset(Question):
 
     def question(self) -> Question:
         """The part of the dataset that a model carries: no case names, no paths."""
-        return Question(**{name: getattr(self, name) for name in Question.model_fields})
+        fields = {name: getattr(self, name) for name in Question.model_fields}
+        return Question(**{**fields, "files": max((len(case.images) for case in self.cases), default=1)})
 
     def case(self, id: str) -> CaseFiles:
         """The case of that name."""

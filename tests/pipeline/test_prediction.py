@@ -11,15 +11,15 @@ from autoseg.pipeline.prediction import inputs, require_plugins
 from autoseg.records import Channel, Question, Run
 
 
-def question(channels: int) -> Question:
-    named = tuple(Channel(name=f"c{n}", kind="other") for n in range(channels))
-    return Question(reader="raster", channels=named, labels={"background": 0, "a": 1})
+def question(files: int) -> Question:
+    named = tuple(Channel(name=f"c{n}", kind="other") for n in range(3))
+    return Question(reader="raster", channels=named, files=files, labels={"background": 0, "a": 1})
 
 
-def names(folder: Path, files: list[str], channels: int) -> dict[str, list[str]]:
+def names(folder: Path, files: list[str], per_case: int) -> dict[str, list[str]]:
     for name in files:
         (folder / name).touch()
-    return {stem: [f.name for f in found] for stem, found in inputs(folder, question(channels)).items()}
+    return {stem: [f.name for f in found] for stem, found in inputs(folder, question(per_case)).items()}
 
 
 def test_channel_files_make_one_case_in_their_order(tmp_path: Path) -> None:
@@ -29,6 +29,11 @@ def test_channel_files_make_one_case_in_their_order(tmp_path: Path) -> None:
 
 def test_a_suffix_of_one_file_is_dropped(tmp_path: Path) -> None:
     assert names(tmp_path, ["a_0000.tif", "b_0000.tif"], 1) == {"a": ["a_0000.tif"], "b": ["b_0000.tif"]}
+
+
+def test_numbered_tiles_with_all_their_bands_are_cases_of_their_own(tmp_path: Path) -> None:
+    found = names(tmp_path, [f"t_000{number}.tif" for number in range(3)], 1)
+    assert list(found) == ["t_0000", "t_0001", "t_0002"]
 
 
 def test_years_are_no_channels(tmp_path: Path) -> None:
