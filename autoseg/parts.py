@@ -186,7 +186,7 @@ def load_plugin(file: Path) -> tuple[str, str]:
     try:
         sys.dont_write_bytecode = True  # a cached file could be run under the hash of a newer one
         spec.loader.exec_module(module)
-    except Exception as problem:
+    except Exception as problem:  # whatever a user's file raises
         raise BadUsage(
             f"{file} could not be loaded: {type(problem).__name__}: {problem}", where="--plugin"
         ) from problem

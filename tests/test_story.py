@@ -106,6 +106,22 @@ def test_killed_and_started_again_equals_never_stopped(balls_3d: Path, monkeypat
     assert folder.folder.with_name("seed_0.old1").is_dir()
 
 
+def test_a_budget_is_a_number_of_steps_and_nothing_else(balls_2d: Path) -> None:
+    from autoseg.records import Checkpoint
+    from autoseg.store import load_tensors
+
+    say = teller(balls_2d)
+    say("plan", "Task02")
+    folder = Home(balls_2d).run_folder("Task02_Discs", "default", "2d", 0, 0)
+    say("train", "2d", "0", "--budget", "0.5s")
+    run = folder.run()
+    budgeted = load_tensors(Checkpoint, folder.checkpoint_file)[1]
+    assert run.budget == 0.5 and run.settings.train.steps >= 1
+    say("train", "2d", "0", "--steps", str(run.settings.train.steps), "--fresh")
+    told = load_tensors(Checkpoint, folder.checkpoint_file)[1]
+    assert all((budgeted[name] == told[name]).all() for name in budgeted)
+
+
 def test_scrambled_validation_labels_leave_the_weights_alone(balls_3d: Path) -> None:
     from autoseg.records import Checkpoint
     from autoseg.store import load_tensors

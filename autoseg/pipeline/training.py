@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Literal
@@ -17,6 +17,9 @@ from autoseg.steps import plan as planning
 from autoseg.store import Home, Preprocessed, RunFolder, load_tensors, lock, save_record, save_tensors
 
 if TYPE_CHECKING:
+    import torch
+
+    from autoseg.steps.batches import Batches
     from autoseg.steps.train import Learner, Progress
 
 SAVE_SECONDS = 60.0  # between checkpoints
@@ -39,6 +42,26 @@ class Wish:
     plugins: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class FoldCases:
+    """The cases of a run: where their arrays lie, which train, which are held out, which are left out."""
+
+    arrays: Preprocessed
+    training: tuple[str, ...]
+    held_out: tuple[str, ...]
+    skipped: tuple[str, ...]
+    folds: str
+
+    def batches(
+        self, ids: Sequence[str], settings: Configuration, device: torch.device, augmented: bool = True
+    ) -> Batches:
+        """The batches that a run draws from some of the cases."""
+        from autoseg.steps.batches import Batches
+
+        opened = [self.arrays.open(id) for id in ids]
+        return Batches(opened, settings, len(settings.normalise), settings.train.seed, device, augmented)
+
+
 def train(home: Home, plan: Plan, wish: Wish, voice: Voice) -> RunFolder:
     """Preprocesses what is due, trains or resumes the run, predicts and scores its validation cases."""
     planning.configuration_of(plan, wish.configuration)
@@ -57,7 +80,8 @@ def train(home: Home, plan: Plan, wish: Wish, voice: Voice) -> RunFolder:
                 where=plan.task,
                 remedy=f"fold all trains on every case: autoseg train {wish.configuration} all",
             )
-        _optimise(home, plan, wish, folder, (arrays, training, held_out, skipped), digest(folds), voice)
+        cases = FoldCases(arrays, training, held_out, skipped, digest(folds))
+        _optimise(plan, wish, folder, cases, voice)
         if held_out:
             prediction.validate(home, folder, held_out, wish.device, wish.plugins, voice)
         else:
@@ -97,57 +121,55 @@ def _left_out(task: str, measured: Fingerprint, folds: Folds, wish: Wish, voice:
     return (*known, *gone)
 
 
-def _optimise(
-    home: Home,
-    plan: Plan,
-    wish: Wish,
-    folder: RunFolder,
-    cases: tuple[Preprocessed, tuple[str, ...], tuple[str, ...], tuple[str, ...]],
-    folds: str,
-    voice: Voice,
-) -> None:
+def _optimise(plan: Plan, wish: Wish, folder: RunFolder, cases: FoldCases, voice: Voice) -> None:
     """From wherever the run stands to its last step."""
     import torch
 
     from autoseg.steps import device as devices
     from autoseg.steps import train as step
-    from autoseg.steps.batches import Batches
 
-    arrays, training, held_out, skipped = cases
     device = devices.choose(wish.device)
     if device.type != plan.target.device:
         voice.say(f"the plan was made for {plan.target.device}, this run trains on {device.type}")
     run = folder.run()
-    if run is not None:
-        _same(run, plan, wish, folder, (folds, skipped))
-        torch.set_num_threads(run.threads)
-    settings = run.settings if run else _settings(plan, wish)
-    precision = run.precision if run else devices.precision(device, settings.train.precision)
-    learner = step.build(settings, plan.question, wish.seed, device, precision)
-    channels = len(plan.question.channels)
-    batches = Batches([arrays.open(c) for c in training], settings, channels, wish.seed, device)
     if run is None:
-        if wish.budget is not None:
-            voice.say(f"measuring {PROBE_STEPS} steps")
-            speed = step.measure_speed(learner, batches, PROBE_STEPS)
-            settings = _with_steps(settings, planning.steps_in(wish.budget, speed))
-            voice.say(f"{wish.budget / 60:g} minutes at {speed:.3f} s per step: {settings.train.steps} steps")
-            learner = step.build(settings, plan.question, wish.seed, device, precision)  # its schedule needs the steps
-        run = Run(
-            task=plan.task, plan=plan.name, configuration=wish.configuration, fold=wish.fold, seed=wish.seed,
-            settings=settings, question=plan.question, folds=folds, device=device.type, precision=precision,
-            threads=torch.get_num_threads(), budget=wish.budget, plugins=dict(wish.plugins),
-            skipped=skipped, version=__version__,
-        )  # fmt: skip
+        run = _begun(plan, wish, cases, device, voice)
         save_record(folder.run_file, run)
+    else:
+        _same(run, plan, wish, folder, cases)
+    torch.set_num_threads(run.threads)
+    learner = step.build(run.settings, run.question, run.seed, device, run.precision)
     _restore(learner, run, folder, voice)
-    checked = Batches([arrays.open(c) for c in held_out], settings, channels, wish.seed, device, augmented=False)
-    last = settings.train.steps
-    every = max(50, last // 100)
-    progress = step.train(learner, batches, last, checked if held_out else None, every)
+    last = run.settings.train.steps
+    validation = cases.batches(cases.held_out, run.settings, device, augmented=False) if cases.held_out else None
+    batches = cases.batches(cases.training, run.settings, device)
+    progress = step.train(learner, batches, last, validation, every=max(50, last // 100))
     label = f"training {wish.configuration} fold {wish.fold}"
     for _ in voice.track(_recorded(progress, learner, run, folder, voice), last, label, learner.step):
         pass
+
+
+def _begun(plan: Plan, wish: Wish, cases: FoldCases, device: torch.device, voice: Voice) -> Run:
+    """What a new run is started with; a budget becomes steps here, at the speed of the run's own first steps."""
+    import torch
+
+    from autoseg.steps import device as devices
+    from autoseg.steps import train as step
+
+    settings = _settings(plan, wish)
+    precision = devices.precision(device, settings.train.precision)
+    if wish.budget is not None:
+        voice.say(f"measuring {PROBE_STEPS} steps")
+        learner = step.build(settings, plan.question, wish.seed, device, precision)
+        speed = step.measure_speed(learner, cases.batches(cases.training, settings, device), PROBE_STEPS)
+        settings = _with_steps(settings, planning.steps_in(wish.budget, speed))
+        voice.say(f"{wish.budget / 60:.4g} minutes at {speed:.3f} s per step: {settings.train.steps} steps")
+    return Run(
+        task=plan.task, plan=plan.name, configuration=wish.configuration, fold=wish.fold, seed=wish.seed,
+        settings=settings, question=plan.question, folds=cases.folds, device=device.type, precision=precision,
+        threads=torch.get_num_threads(), budget=wish.budget, plugins=dict(wish.plugins),
+        skipped=cases.skipped, version=__version__,
+    )  # fmt: skip
 
 
 def _settings(plan: Plan, wish: Wish) -> Configuration:
@@ -162,10 +184,10 @@ def _with_steps(configuration: Configuration, steps: int) -> Configuration:
     return configuration.model_copy(update={"train": configuration.train.model_copy(update={"steps": steps})})
 
 
-def _same(run: Run, plan: Plan, wish: Wish, folder: RunFolder, cases: tuple[str, tuple[str, ...]]) -> None:
+def _same(run: Run, plan: Plan, wish: Wish, folder: RunFolder, cases: FoldCases) -> None:
     """Refuses to go on with a run that was started with something else."""
     prediction.require_plugins(run, wish.plugins)
-    if (run.folds, run.skipped) != cases:
+    if (run.folds, run.skipped) != (cases.folds, cases.skipped):
         raise BadUsage(
             "the cases of this fold have changed since the run was started",
             where=str(folder.folder),

@@ -121,13 +121,6 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_twenty_stop_the_run() -> 
     assert taken[-1].skipped == 19 and math.isnan(taken[-1].loss)
 
 
-def test_measuring_the_speed_leaves_the_learner_as_it_was() -> None:
-    one, untouched = learner(), learner()
-    assert train.measure_speed(one, Squares(), 6) > 0
-    assert one.step == 0 and same(one.tensors(), untouched.tensors())
-    assert [p.loss for p in run(one, 5)] == [p.loss for p in run(untouched, 5)]
-
-
 def test_a_checkpoint_of_another_network_is_refused() -> None:
     with pytest.raises(RunFailed, match="another network"):
         train.load_network(learner().network, learner(**{"network.features": [4, 16]}).tensors())
