@@ -82,8 +82,8 @@ class Raster:
     def write_label(self, file: Path, label: Array, like: Image) -> None:
         """Writes a label (y, x) as PNG, or as GeoTIFF with the coordinates of `like`'s file.
 
-        The dtype is the first that holds the values: uint8, uint16, and in a GeoTIFF int16, int32. The
-        image's nodata is not handed on: any number could be a class, which QGIS would then hide.
+        The dtype is the first that holds the values: uint8, uint16, and in a GeoTIFF int16, int32. A
+        GeoTIFF gets the image's nodata where its dtype holds it and no pixel has it: QGIS hides those that do.
 
         Raises: BadData for a label that does not fit; RunFailed when the file cannot be written.
         """
@@ -101,6 +101,9 @@ class Raster:
             options["crs"] = like.placement["crs"]
         if not flat and like.placement.get("transform") is not None:
             options["transform"] = Affine(*np.asarray(like.placement["transform"], dtype=float))
+        nodata = like.placement.get("nodata")
+        if not flat and isinstance(nodata, float) and _holds(label.dtype, nodata) and not (label == nodata).any():
+            options["nodata"] = nodata
         try:
             with (
                 _quiet(),

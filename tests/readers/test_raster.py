@@ -79,6 +79,22 @@ def test_alpha_is_a_mask_and_no_channel(tmp_path: Path, ending: str, count: int)
     assert image.valid is not None and np.array_equal(image.valid, bands[-1] > 0)
 
 
+def test_nodata_is_handed_on_where_it_hides_nothing(tmp_path: Path) -> None:
+    def handed_on(nodata: float | None, values: list[int]) -> float | None:
+        image = Raster().read([save(tmp_path / "a.tif", bands_of(2, "f4"), nodata=nodata)])
+        label = np.resize(np.array(values), image.shape)
+        Raster().write_label(tmp_path / "l.tif", label, image)
+        with rasterio.open(tmp_path / "l.tif") as written:
+            assert np.array_equal(written.read(1), label)
+            found: float | None = written.nodata
+        return found
+
+    assert handed_on(255, [0, 1]) == 255
+    assert handed_on(0, [0, 1]) is None and handed_on(0, [1, 2]) == 0
+    assert handed_on(-9999, [0, 1]) is None and handed_on(-9999, [0, -1]) == -9999
+    assert handed_on(np.nan, [0, 1]) is None and handed_on(None, [0, 1]) is None
+
+
 def test_nodata_and_nan_are_not_valid(tmp_path: Path) -> None:
     bands = bands_of(2, "f4")
     bands[0, 1, 1], bands[1, 2, 2] = -9999, np.nan
