@@ -1,26 +1,25 @@
-"""The one place where a string becomes code: tables of named parts, and the loading of plug-ins."""
+"""Tables of named parts: where a name that a plan holds becomes code."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
 import inspect
-import sys
+import json
+import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-from autoseg.errors import BadPlan, BadUsage, nearest
+from autoseg.errors import BadPlan, nearest
 from autoseg.records import Part
 
 
 class Table:
     """Named factories of one kind of part.
 
-    A factory is called as `factory(**context, **options)`: the context is what every part of the kind is
-    given (see `contract`), the options are what the plan says. Built-in parts are named as literals
-    `name -> "module:object"` and imported when first used, so that this module imports nothing above it.
+    A factory is called as `factory(**context, **options)`: of the context, which every part of the kind is
+    given (see `contract`), it takes what it has parameters for; the options are what the plan says. Built-in
+    parts are named as literals `name -> "module:object"` and imported when first used, so that this module
+    imports nothing above it.
     """
 
     def __init__(self, kind: str, contract: str, builtin: dict[str, str]) -> None:
@@ -35,15 +34,30 @@ class Table:
         return name in self._builtin or name in self._added
 
     def add(self, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Decorator for a plug-in's factory. Names are never replaced: a plan must keep its meaning."""
+        """Decorator for a plug-in's factory. Names are never replaced: a plan must keep its meaning.
+
+        Raises: BadPlan for a name that exists, or that no plan could spell.
+        """
+        if not (isinstance(name, str) and name.isascii() and name.isidentifier()):
+            raise BadPlan(f"{name!r} cannot name a part", expected='letters, digits and _, as in add("my_part")')
 
         def register(factory: Callable[..., Any]) -> Callable[..., Any]:
+            inspect.signature(factory)  # raises for what has none: it could not be asked for its options
             if name in self:
                 raise BadPlan(f"{self.kind} {name!r} exists already", remedy="give the part another name")
             self._added[name] = factory
             return factory
 
         return register
+
+    @property
+    def added(self) -> dict[str, Callable[..., Any]]:
+        """The factories of plug-ins."""
+        return dict(self._added)
+
+    def take_back(self, name: str) -> None:
+        """Forgets what a plug-in has added."""
+        del self._added[name]
 
     def get(self, name: str) -> Callable[..., Any]:
         """The factory of that name. Raises: BadPlan that lists the known ones."""
@@ -54,13 +68,13 @@ class Table:
             raise BadPlan(
                 f"unknown {self.kind} {name!r}{nearest(name, self)}",
                 expected=f"one of {known}",
-                remedy="a part of your own is loaded with --plugin FILE.py",
+                remedy="a part of your own is loaded with --plugin FILE.py, or from an installed package",
             )
         module, _, attribute = self._builtin[name].partition(":")
         factory: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
         return factory
 
-    def build(self, part: Part | str, **context: Any) -> Any:
+    def build(self, part: Part | str, *, where: str = "", **context: Any) -> Any:
         """The part, built. Raises: BadPlan for an unknown name, an unknown option or a refused value."""
         part = Part(name=part) if isinstance(part, str) else part
         factory = self.get(part.name)
@@ -69,12 +83,21 @@ class Table:
         if unknown := [name for name in part.options if name not in options]:
             raise BadPlan(
                 f"{self.kind} {part.name!r} has no option {unknown[0]!r}{nearest(unknown[0], options)}",
+                where=where,
                 expected=f"one of {', '.join(options)}" if options else "no options",
             )
+        given = {name: value for name, value in context.items() if _takes(signature, name)}
         try:
-            return factory(**context, **part.options)
+            return factory(**given, **part.options)
         except (TypeError, ValueError) as problem:
-            raise BadPlan(f"{self.kind} {part.name!r}: {problem}") from problem
+            raise BadPlan(f"{self.kind} {part.name!r}: {problem}", where=where) from problem
+
+
+def _takes(signature: inspect.Signature, name: str) -> bool:
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    if inspect.Parameter.VAR_POSITIONAL in kinds:  # a Module without a constructor of its own says so, and takes none
+        return name in signature.parameters
+    return inspect.Parameter.VAR_KEYWORD in kinds or name in signature.parameters
 
 
 READERS = Table(
@@ -103,28 +126,112 @@ RESAMPLERS = Table(
 )
 NETWORKS = Table(
     "architecture",
-    "(network: Network, channels, classes, **options) -> Module: (B, channels, *S) -> [(B, classes, *S), "
-    "coarser ones ...] in training, finest first",
-    {"unet": "autoseg.nets.unet:UNet"},
+    "(network: Network, channels, classes, patch, **options) -> Module: (B, channels, *patch) -> "
+    "[(B, classes, *patch), coarser ones ...] in training, finest first; in evaluation the first alone",
+    {
+        "unet": "autoseg.nets.unet:UNet",
+        "resenc": "autoseg.nets.unet:ResEnc",
+        "unetpp": "autoseg.nets.unetpp:UNetPP",
+        "deeplabv3p": "autoseg.nets.deeplab:DeepLabV3Plus",
+        "hrnet": "autoseg.nets.hrnet:HRNet",
+        "swin_unet": "autoseg.nets.transformers:SwinUNet",
+        "vit_unet": "autoseg.nets.transformers:ViTUNet",
+        "ggnet": "autoseg.nets.ggnet:GGNet",
+    },
 )
 BLOCKS = Table(
     "block",
-    "(dims, channels_in, channels_out, kernel, stride, convs, norm, **options) -> Module: (B, in, *S) -> "
+    "(dims, channels_in, channels_out, kernel, stride, norm, **options) -> Module: (B, in, *S) -> "
     "(B, out, *ceil(S / stride))",
-    {"plain": "autoseg.nets.blocks:Plain"},
+    {
+        "plain": "autoseg.nets.blocks.plain:Plain",
+        "separable": "autoseg.nets.blocks.plain:Separable",
+        "dilated": "autoseg.nets.blocks.plain:Dilated",
+        "repvgg": "autoseg.nets.blocks.repvgg:RepVGG",
+        "residual": "autoseg.nets.blocks.residual:Residual",
+        "preact": "autoseg.nets.blocks.residual:PreAct",
+        "bottleneck": "autoseg.nets.blocks.residual:Bottleneck",
+        "resnext": "autoseg.nets.blocks.residual:ResNeXt",
+        "resnest": "autoseg.nets.blocks.resnest:ResNeSt",
+        "convnext": "autoseg.nets.blocks.mixers:ConvNeXt",
+        "poolformer": "autoseg.nets.blocks.mixers:PoolFormer",
+        "deformable": "autoseg.nets.blocks.deformable:Deformable",
+    },
+)
+INSERTS = Table(
+    "insert",
+    "(dims, channels, size, norm, encoder, **options) -> Module: (B, channels, *size) -> same; one that takes "
+    "`encoder` ((channels, size) of every encoder stage) is called with their features as well",
+    {
+        "se": "autoseg.nets.inserts.gates:SE",
+        "eca": "autoseg.nets.inserts.gates:ECA",
+        "scse": "autoseg.nets.inserts.gates:SCSE",
+        "cbam": "autoseg.nets.inserts.gates:CBAM",
+        "coord": "autoseg.nets.inserts.coord:Coord",
+        "polarized": "autoseg.nets.inserts.polarized:Polarized",
+        "polarized_seq": "autoseg.nets.inserts.polarized:PolarizedSeq",
+        "self_attention": "autoseg.nets.inserts.attention:SelfAttention",
+        "window_attention": "autoseg.nets.inserts.window:WindowAttention",
+        "acmix": "autoseg.nets.inserts.acmix:ACmix",
+        "global_guidance": "autoseg.nets.inserts.guidance:GlobalGuidance",
+        "scconv": "autoseg.nets.inserts.scconv:SCConv",
+        "sppf": "autoseg.nets.inserts.context:SPPF",
+        "aspp": "autoseg.nets.inserts.context:ASPP",
+    },
+)
+JOINS = Table(
+    "fusion",
+    "(dims, channels, size, norm, **options) -> Module with `channels_out`: skip and decoder feature, both "
+    "(B, channels, *size) -> (B, channels_out, *size)",
+    {
+        "concat": "autoseg.nets.joins:Concat",
+        "attention_gate": "autoseg.nets.joins:AttentionGate",
+        "cga_fusion": "autoseg.nets.joins:CGAFusion",
+    },
 )
 NORMS = Table(
     "norm",
     "(dims, channels, **options) -> Module: (B, C, *S) -> same",
-    {"instance": "autoseg.nets.blocks:instance", "group": "autoseg.nets.blocks:group"},
+    {
+        "instance": "autoseg.nets.layers:instance",
+        "batch": "autoseg.nets.layers:batch",
+        "group": "autoseg.nets.layers:group",
+        "layer": "autoseg.nets.layers:Layer",
+    },
+)
+DOWNSAMPLERS = Table(
+    "downsampling",
+    "(dims, channels, stride, **options) -> Module: (B, C, *S) -> (B, C, *ceil(S / stride)); None leaves it to the "
+    "stage's first block",
+    {
+        "strided": "autoseg.nets.layers:strided",
+        "max_pool": "autoseg.nets.layers:max_pool",
+        "mean_pool": "autoseg.nets.layers:mean_pool",
+    },
+)
+UPSAMPLERS = Table(
+    "upsampling",
+    "(dims, channels_in, channels_out, stride, **options) -> Module: (B, in, *S) -> (B, out, *(S * stride))",
+    {
+        "transposed": "autoseg.nets.layers:transposed",
+        "linear": "autoseg.nets.layers:Linear",
+        "duc": "autoseg.nets.layers:Dense",
+    },
 )
 LOSSES = Table(
     "loss",
-    "(first, **options) -> (logits (B, K, *S) float32, target (B, *S) class indices, 255 ignored) -> scalar",
+    "(first, weights, **options) -> (logits (B, K, *S) float32, target) -> scalar; the target is (B, *S) class "
+    "indices, or (B, K, *S) zeros and ones where regions overlap; 255 is ignored",
     {
-        "ce": "autoseg.losses:cross_entropy",
-        "dice": "autoseg.losses:soft_dice",
-        "focal": "autoseg.losses:focal",
+        "ce": "autoseg.losses.voxelwise:cross_entropy",
+        "wce": "autoseg.losses.voxelwise:weighted_cross_entropy",
+        "bce": "autoseg.losses.voxelwise:binary_cross_entropy",
+        "focal": "autoseg.losses.voxelwise:focal",
+        "topk": "autoseg.losses.voxelwise:top_k",
+        "dice": "autoseg.losses.overlap:soft_dice",
+        "tversky": "autoseg.losses.overlap:tversky",
+        "focal_tversky": "autoseg.losses.overlap:focal_tversky",
+        "boundary": "autoseg.losses.edges:boundary",
     },
 )
 AUGMENTATIONS = Table(
@@ -158,7 +265,11 @@ TABLES = {
     "resamplers": RESAMPLERS,
     "architectures": NETWORKS,
     "blocks": BLOCKS,
+    "inserts": INSERTS,
+    "fusions": JOINS,
     "norms": NORMS,
+    "downsampling": DOWNSAMPLERS,
+    "upsampling": UPSAMPLERS,
     "losses": LOSSES,
     "augmentations": AUGMENTATIONS,
     "optimisers": OPTIMISERS,
@@ -166,52 +277,58 @@ TABLES = {
 }
 
 
-LOADED: list[Path] = []  # the plug-in files of this process, which other processes that work for it load too
+# -- the text form -------------------------------------------------------------------------------------
+
+NAME = re.compile(r"\s*([A-Za-z_]\w*)\s*")
 
 
-def load_plugin(file: Path) -> tuple[str, str]:
-    """Runs a user's plug-in file, which adds its parts to the tables; answers (file name, sha256).
+def spelled(text: str, where: str = "") -> Part:
+    """The part that a text such as `cbam` or `tversky(alpha=0.3, beta=0.7)` spells; values are JSON or bare words.
 
-    Only a file that the user names on the command line is ever run.
+    Raises: BadPlan for anything else.
     """
-    if not file.is_file():
-        raise BadUsage(f"no file {file}", where="--plugin", expected="a Python file")
-    content, kept = file.read_bytes(), sys.dont_write_bytecode
-    name = f"autoseg_plugin_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise BadUsage(f"{file} is not a Python file", where="--plugin")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    name = NAME.match(text)
+    rest = text[name.end() :].strip() if name else ""
+    if name is None or (rest and not (rest.startswith("(") and rest.endswith(")"))):
+        raise BadPlan(f"{text!r} is no part", where=where, expected="NAME or NAME(option=value, ...)")
+    options: dict[str, Any] = {}
+    rest = rest[1:-1].strip()
+    while rest:
+        key = re.match(r"([A-Za-z_]\w*)\s*=\s*", rest)
+        if key is None:
+            raise BadPlan(f"{rest!r} in {text!r} is no option", where=where, expected="option=value")
+        if key[1] in options:
+            raise BadPlan(f"{text!r} gives {key[1]} twice", where=where)
+        options[key[1]], rest = _value(rest[key.end() :], text, where)
+    return Part(name=name[1], options=options)
+
+
+def _value(rest: str, text: str, where: str) -> tuple[Any, str]:
+    """The value that `rest` begins with, and what comes after the comma behind it."""
+    word = re.match(r"[A-Za-z_][\w.]*", rest)
     try:
-        sys.dont_write_bytecode = True  # a cached file could be run under the hash of a newer one
-        spec.loader.exec_module(module)
-    except Exception as problem:  # whatever a user's file raises
-        raise BadUsage(
-            f"{file} could not be loaded: {type(problem).__name__}: {problem}", where="--plugin"
-        ) from problem
-    finally:
-        sys.dont_write_bytecode = kept
-    LOADED.append(file.resolve())
-    return file.name, hashlib.sha256(content).hexdigest()
+        value, end = json.JSONDecoder(parse_constant=_no_number).raw_decode(rest)
+    except ValueError:
+        if word is None:
+            raise BadPlan(f"{rest!r} in {text!r} is no value", where=where, expected="JSON or a word") from None
+        value, end = word[0], word.end()
+    after = rest[end:].strip()
+    if after and not after.startswith(","):
+        raise BadPlan(f"{after!r} in {text!r} is in the way", where=where, expected="a comma between options")
+    return value, after[1:].strip()
 
 
-def catalogue(name: str | None = None) -> list[dict[str, str]]:
-    """One row (kind, name, options with defaults, first line of its docstring) per part, or those of one name."""
-    rows = []
-    for table in TABLES.values():
-        for part in table:
-            if name in (None, part):
-                factory = table.get(part)
-                said = (inspect.getdoc(factory) or "").split("\n\n")[0].replace("\n", " ")
-                rows.append({"kind": table.kind, "name": part, "options": _options(factory), "what": said})
-    if not rows:
-        known = sorted({part for table in TABLES.values() for part in table})
-        raise BadUsage(f"no part is called {name!r}{nearest(str(name), known)}", expected=f"one of {', '.join(known)}")
-    return rows
+def _no_number(constant: str) -> Any:
+    raise ValueError(constant)
 
 
-def _options(factory: Callable[..., Any]) -> str:
-    """The options: what has a default."""
-    found = inspect.signature(factory).parameters.values()
-    return ", ".join(f"{p.name}={p.default!r}" for p in found if p.default is not inspect.Parameter.empty)
+def terms(text: str) -> list[str]:
+    """The pieces between the plus signs of a text that stand outside all brackets."""
+    pieces, depth = [""], 0
+    for sign in re.findall(r'"(?:\\.|[^"\\])*"|.', text, re.DOTALL):  # what is quoted is one sign
+        depth += (sign in ("(", "[")) - (sign in (")", "]"))
+        if sign == "+" and depth == 0:
+            pieces.append("")
+        else:
+            pieces[-1] += sign
+    return [piece.strip() for piece in pieces]

@@ -2,7 +2,7 @@
 
 from autoseg.records.base import Part, R, Record, Shape, Spacing, amend, digest, parse
 from autoseg.records.fingerprint import CaseFacts, Fault, Fingerprint, Intensity
-from autoseg.records.plan import Configuration, Memory, Network, Plan, Target, Train
+from autoseg.records.plan import Configuration, Insert, Memory, Network, Place, Plan, Target, Train
 from autoseg.records.runs import Checkpoint, Means, Measures, Run, Scores
 from autoseg.records.tasks import REFERENCE, CaseFiles, Channel, Dataset, Folds, Kind, Question
 
@@ -17,6 +17,7 @@ __all__ = [
     "Fault",
     "Fingerprint",
     "Folds",
+    "Insert",
     "Intensity",
     "Kind",
     "Means",
@@ -24,6 +25,7 @@ __all__ = [
     "Memory",
     "Network",
     "Part",
+    "Place",
     "Plan",
     "Question",
     "R",

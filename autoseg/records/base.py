@@ -28,6 +28,12 @@ class Part(Record):
     name: str
     options: dict[str, JsonValue] = {}
 
+    @property
+    def text(self) -> str:
+        """As it is written on the command line: tversky(alpha=0.3,beta=0.7)."""
+        options = ",".join(f"{name}={json.dumps(value)}" for name, value in self.options.items())
+        return f"{self.name}({options})" if options else self.name
+
 
 def parse(kind: type[R], text: str | bytes, where: str, error: type[AutosegError] = BadFile) -> R:
     """The record that `text` spells. Every fault is named, with the fields nearest to a misspelt one."""

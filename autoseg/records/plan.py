@@ -2,32 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from autoseg.records.base import Part, Record, Shape, Spacing
 from autoseg.records.tasks import Question
 
+Place = Literal["encoder", "skip", "join", "decoder", "bottleneck", "head"]
+
+
+class Insert(Record):
+    """A part that stands on the feature maps of a place, or joins two of them there.
+
+    `stages` is a slice of the place's stages, 0 the finest: (0, 2) are the two finest, (None, None) all.
+    """
+
+    part: Part
+    place: Place
+    stages: tuple[int | None, int | None] = (None, None)
+
+    @property
+    def text(self) -> str:
+        """As it is written on the command line: cbam@skip[0:2]."""
+        bounds = ":".join("" if bound is None else str(bound) for bound in self.stages)
+        return f"{self.part.text}@{self.place}" + (f"[{bounds}]" if bounds != ":" else "")
+
 
 class Network(Record):
-    """Topology: one entry of `features`, `strides` and `kernels` per stage, finest first."""
+    """Topology: one entry of `features`, `strides`, `kernels` and `depths` (blocks) per stage, finest first.
+
+    The decoder's stages, of which there is one less, consist of `decoder_depths` times `decoder_block`.
+    """
 
     architecture: Part
     block: Part
+    decoder_block: Part
     norm: Part
+    downsample: Part = Part(name="strided")
+    upsample: Part = Part(name="transposed")
+    inserts: tuple[Insert, ...] = ()
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     features: tuple[int, ...]
     strides: tuple[Shape, ...]
     kernels: tuple[Shape, ...]
-    convs: tuple[int, int] = (2, 2)
+    depths: tuple[int, ...]
+    decoder_depths: tuple[int, ...]
     deep_supervision: bool = True
 
     @model_validator(mode="after")
     def _stages_agree(self) -> Network:
-        if not len(self.features) == len(self.strides) == len(self.kernels):
-            raise ValueError("features, strides and kernels name different numbers of stages")
-        if not self.features:
-            raise ValueError("features, strides and kernels name no stage")
+        count = len(self.features)
+        if not count:
+            raise ValueError("features name no stage")
+        if not count == len(self.strides) == len(self.kernels) == len(self.depths) == len(self.decoder_depths) + 1:
+            raise ValueError("features, strides, kernels, depths and decoder_depths name different numbers of stages")
         sizes = [*self.strides, *self.kernels]
         if len({len(size) for size in sizes}) > 1 or min(min(size, default=0) for size in sizes) < 1:
             raise ValueError(f"strides {self.strides} and kernels {self.kernels} want one number above 0 per axis")
@@ -35,23 +65,55 @@ class Network(Record):
             raise ValueError(f"the first stage has stride {self.strides[0]}: its head must answer every voxel")
         if any(edge % 2 == 0 for kernel in self.kernels for edge in kernel):
             raise ValueError(f"kernels {self.kernels} want odd numbers")
-        if min(*self.features, *self.convs) < 1:
-            raise ValueError(f"features {self.features} and convs {self.convs} want numbers above 0")
+        if min(*self.features, *self.depths, *self.decoder_depths, 1) < 1:
+            raise ValueError(f"features {self.features} and depths {self.depths} want numbers above 0")
         return self
+
+    @classmethod
+    def plain(cls, features: Shape, strides: Sequence[Shape], kernels: Sequence[Shape] = (), **fields: Any) -> Network:
+        """The plain U-Net of a topology: one block of two convolutions per stage, 3 wide where no kernels are given."""
+        count, edges = len(features), (3,) * len(strides[0])
+        return cls(
+            **{
+                "architecture": Part(name="unet"), "block": Part(name="plain"), "decoder_block": Part(name="plain"),
+                "norm": Part(name="instance"), "features": tuple(features), "strides": tuple(strides),
+                "kernels": tuple(kernels) or (edges,) * count, "depths": (1,) * count,
+                "decoder_depths": (1,) * (count - 1), **fields,
+            }
+        )  # fmt: skip
+
+    @property
+    def dims(self) -> int:
+        """2 or 3."""
+        return len(self.strides[0])
 
     @property
     def divisor(self) -> Shape:
         """What every axis of an input must be a multiple of."""
-        total = [1] * len(self.strides[0])
+        total = [1] * self.dims
         for stride in self.strides:
             total = [t * s for t, s in zip(total, stride, strict=True)]
         return tuple(total)
 
+    def sizes(self, patch: Shape) -> tuple[Shape, ...]:
+        """The feature map's size at every stage."""
+        sizes, size = [], patch
+        for stride in self.strides:
+            size = tuple(-(-edge // s) for edge, s in zip(size, stride, strict=True))
+            sizes.append(size)
+        return tuple(sizes)
+
 
 class Train(Record):
-    """How the weights are found. `foreground`: share of a batch that is centred on a foreground voxel."""
+    """How the weights are found.
+
+    `foreground`: share of a batch that is centred on a foreground voxel. `class_weights`: one per class, for the losses
+    that take them. `depth_weights`: of the heads, finest first, where the network's own are not wanted.
+    """
 
     loss: str
+    class_weights: tuple[float, ...] | None = None
+    depth_weights: tuple[float, ...] | None = None
     augment: tuple[Part, ...]
     steps: int = Field(ge=1)
     optimiser: Part

@@ -21,6 +21,7 @@ from autoseg.records import (
     Fault,
     Fingerprint,
     Folds,
+    Insert,
     Intensity,
     Means,
     Measures,
@@ -40,10 +41,8 @@ from autoseg.records import (
 )
 
 PART = Part(name="a", options={"rate": 0.1, "axes": [0, 1], "deep": {"x": None}})
-NETWORK = Network(
-    architecture=Part(name="unet"), block=Part(name="plain"), norm=Part(name="instance"),
-    features=(8, 16), strides=((1, 1), (2, 2)), kernels=((3, 3), (3, 3)),
-)  # fmt: skip
+INSERT = Insert(part=PART, place="skip", stages=(0, None))
+NETWORK = Network.plain((8, 16), ((1, 1), (2, 2)), inserts=(INSERT,))
 TRAIN = Train(
     loss="dice+ce", augment=(PART, Part(name="mirror")), steps=100, optimiser=Part(name="sgd"),
     schedule=Part(name="poly"), foreground=0.33,
@@ -80,7 +79,7 @@ FOLDS = Folds(rule="r", folds=(("a", "b"), ("c",), ("d",)))
 ONE_OF_EACH: list[Record] = [
     PART, Channel(name="t1", kind="mr"), CASE, QUESTION, DATASET, FOLDS, FAULT, INTENSITY, FACTS,
     Fingerprint(question="q", flat=False, cases={"c1": FACTS}, faults=(FAULT,)),
-    NETWORK, TRAIN, MEMORY, CONFIGURATION, TARGET, PLAN, RUN, Checkpoint(run=RUN, step=3), MEASURES, MEANS,
+    NETWORK, INSERT, TRAIN, MEMORY, CONFIGURATION, TARGET, PLAN, RUN, Checkpoint(run=RUN, step=3), MEASURES, MEANS,
     Scores(rule="r", unit="mm³", cases={"c1": {"a": MEASURES}}, mean={"a": MEANS}, dice=0.1),
 ]  # fmt: skip
 each = pytest.mark.parametrize("record", ONE_OF_EACH, ids=lambda record: type(record).__name__)
@@ -237,6 +236,15 @@ def test_a_network_without_stages_is_a_bad_plan() -> None:
         ({"labels": {"a": 1, "b": 1}, "merged": {}}, "two classes"),
         ({"ignore": 1}, "also a class"),
         ({"merged": {3: 8}}, "no class"),
+        ({"regions": {"a": (1,)}}, "1 regions are written with 0 values"),
+        ({"written": (1,)}, "0 regions are written with 1 values"),
+        ({"regions": {"a": ()}, "written": (1,)}, "'a' of the values \\[\\]"),
+        ({"regions": {"a": (1, 3)}, "written": (1,)}, "holds not only classes"),
+        ({"regions": {"a": (0, 1)}, "written": (1,)}, "above background"),
+        ({"regions": {"a": (1,)}, "written": (2,)}, "written as 2, which is none"),
+        ({"regions": {"a": (1, 2), "b": (2, 1)}, "written": (1, 2)}, "same values"),
+        ({"labels": {"a": 1, "b": 2}, "regions": {"a": (1,)}, "written": (1,)}, "class of the value 0"),
+        ({"regions": {"a": (1,), "b": (1, 2)}, "written": (1, 2)}, "value 1 would be written as 2.*region 'a'"),
         ({"channels": ()}, "channels"),
         ({"channels": ({"name": "x", "kind": "xray"},)}, "kind"),
     ],
@@ -261,6 +269,44 @@ def test_classes_are_in_order_of_value_background_first(labels: dict[str, int]) 
     assert rest == sorted(rest)
     assert 0 not in rest
     assert [unique[name] for name in question.foreground] == rest
+
+
+NESTED = {"whole": (1, 2, 4), "core": (2, 4), "enhancing": (4,)}
+
+
+def question_of(regions: dict[str, tuple[int, ...]], written: tuple[int, ...], values: tuple[int, ...]) -> Question:
+    labels = {f"value {value}": value for value in values}
+    return Question(reader="nifti", channels=QUESTION.channels, labels=labels, regions=regions, written=written)
+
+
+def test_regions_take_the_place_of_classes_and_leave_the_classes_as_they_are() -> None:
+    question = question_of(NESTED, (1, 2, 4), (0, 4, 2, 1))
+    assert question.outputs == question.foreground == ("whole", "core", "enhancing") and question.first == 0
+    assert question.classes == ("value 0", "value 1", "value 2", "value 4") and question.background == 1
+    assert question.members == ((0, 0, 0), (1, 0, 0), (1, 1, 0), (1, 1, 1))
+    assert parse(Question, question.model_dump_json(), "x").outputs == question.outputs
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sets(st.integers(1, 4), min_size=1), st.integers(1, 4)), min_size=1, max_size=4))
+def test_what_is_written_for_a_class_lies_in_the_same_regions(drawn: list[tuple[set[int], int]]) -> None:
+    regions = {f"r{n}": tuple(sorted(values)) for n, (values, _) in enumerate(drawn)}
+    written = tuple(value for _, value in drawn)
+    inside = {value: [value in region for region in regions.values()] for value in range(5)}
+    answers = {}
+    for value, held in inside.items():
+        answers[value] = 0
+        for here, answer in zip(held, written, strict=True):
+            answers[value] = answer if here else answers[value]
+    kept = all(inside[answers[value]] == inside[value] for value in inside)
+    sound = len(set(regions.values())) == len(regions)
+    sound &= all(value in region for region, value in zip(regions.values(), written, strict=True))
+    if kept and sound:
+        members = question_of(regions, written, (0, 1, 2, 3, 4)).members
+        assert members == tuple(tuple(map(int, held)) for held in inside.values())
+    else:
+        with pytest.raises(ValidationError):
+            question_of(regions, written, (0, 1, 2, 3, 4))
 
 
 def test_a_dataset_gives_its_question_and_cases() -> None:
@@ -290,8 +336,9 @@ def test_the_faults_of_a_fingerprint_come_fatal_first() -> None:
 
 
 def test_divisor_and_dims() -> None:
-    deep = amend(NETWORK, {"features": [1] * 3, "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 3]], "kernels": [[3] * 3] * 3})
-    assert deep.divisor == (2, 4, 6)
+    deep = Network.plain((1,) * 3, ((1, 1, 1), (1, 2, 2), (2, 2, 3)))
+    assert deep.divisor == (2, 4, 6) and deep.dims == 3
+    assert deep.sizes((6, 8, 12)) == ((6, 8, 12), (6, 4, 6), (3, 2, 2))
     assert CONFIGURATION.dims == 2
 
 
@@ -309,11 +356,11 @@ def test_a_case_whose_name_is_a_path_is_refused(id: str) -> None:
         ("configurations.2d.spacing", [0, 1]),
         ("configurations.2d.axes", [0, 0, 1]),
         ("configurations.2d.normalise", []),
-        ("configurations.2d.network.convs", [0, 2]),
+        ("configurations.2d.network.depths", [0, 2]),
         ("configurations.2d.network.features.0", 0),
         ("configurations.2d.network.kernels.0", [2, 2]),
     ],
 )
 def test_what_no_network_or_image_can_be_is_a_bad_plan(path: str, value: Any) -> None:
-    with pytest.raises(BadPlan, match=r"spacing|axes|normalises|convs|features|kernels"):
+    with pytest.raises(BadPlan, match=r"spacing|axes|normalises|depths|features|kernels"):
         amend(PLAN, {path.replace("2d", next(iter(PLAN.configurations))): value})

@@ -1,0 +1,1 @@
+"""What a stage of an encoder or decoder is made of."""

@@ -1,0 +1,1 @@
+"""What stands on a feature map, keeps its shape and draws its attention."""
