@@ -9,7 +9,7 @@ import os
 import struct
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -73,8 +73,13 @@ def save_tensors(file: Path, tensors: Mapping[str, Any], header: Record | None =
         temporary.write_bytes(content)
 
 
-def load_tensors(kind: type[R], file: Path, device: str = "cpu") -> tuple[R, dict[str, Any]]:
-    """(header, tensors) of a safetensors file. Raises: BadFile when it is damaged or not autoseg's."""
+def load_tensors(
+    kind: type[R], file: Path, device: str = "cpu", wanted: Callable[[str], bool] = lambda name: True
+) -> tuple[R, dict[str, Any]]:
+    """(header, tensors) of a safetensors file; tensors whose name is not `wanted` are never read.
+
+    Raises: BadFile when it is damaged or not autoseg's.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -82,7 +87,8 @@ def load_tensors(kind: type[R], file: Path, device: str = "cpu") -> tuple[R, dic
             header = (opened.metadata() or {}).get("autoseg")
             if header is None:
                 raise BadFile("is not a file of autoseg", where=str(file))
-            return parse(kind, header, str(file)), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            names = [name for name in opened.keys() if wanted(name)]  # noqa: SIM118
+            return parse(kind, header, str(file)), {name: opened.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as problem:
         raise BadFile(f"cannot be read: {problem}", where=str(file), expected="a whole safetensors file") from None
 

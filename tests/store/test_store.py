@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -156,6 +157,32 @@ def test_tensors_come_back_bit_for_bit(tmp_path: Path) -> None:
     save_tensors(file, {}, HEADER)
     assert load_tensors(Prepared, file) == (HEADER, {})
     assert load_header(Prepared, file) == HEADER
+
+
+def test_tensors_that_are_not_wanted_are_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_tensors(tmp_path / "x", TENSORS, HEADER)
+    read, opening = list[str](), safetensors.safe_open
+
+    class Watched:
+        def __init__(self, *words: object, **options: object) -> None:
+            self.opened = opening(*words, **options).__enter__()
+
+        def __enter__(self) -> Watched:
+            return self
+
+        def __exit__(self, *problem: object) -> None:
+            self.opened.__exit__(*problem)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.opened, name)
+
+        def get_tensor(self, name: str) -> torch.Tensor:
+            read.append(name)
+            return self.opened.get_tensor(name)
+
+    monkeypatch.setattr(safetensors, "safe_open", Watched)
+    header, loaded = load_tensors(Prepared, tmp_path / "x", wanted=lambda name: name != "a")
+    assert header == HEADER and sorted(read) == sorted(loaded) == ["b", "c"]
 
 
 def test_a_file_cut_anywhere_is_a_bad_file(tmp_path: Path) -> None:
