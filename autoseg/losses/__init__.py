@@ -1,0 +1,115 @@
+"""Losses as functions of logits and target, their text form, and deep supervision.
+
+A loss takes logits (B, K, *S) in float32 and a target: (B, *S) class indices, or (B, K, *S) zeros and ones where
+regions overlap. IGNORE marks in either what contributes nothing. It answers a scalar.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from autoseg.errors import BadPlan
+from autoseg.losses.edges import boundary, edge, edge_error
+from autoseg.losses.overlap import focal_tversky, soft_dice, tversky
+from autoseg.losses.targets import Loss, as_regions, sized
+from autoseg.losses.voxelwise import (
+    binary_cross_entropy,
+    cross_entropy,
+    focal,
+    frequency_weights,
+    top_k,
+    weighted_cross_entropy,
+)
+from autoseg.parts import LOSSES, spelled, terms
+
+__all__ = [
+    "Loss",
+    "as_regions",
+    "binary_cross_entropy",
+    "boundary",
+    "build",
+    "cross_entropy",
+    "depth_weights",
+    "edge",
+    "focal",
+    "focal_tversky",
+    "frequency_weights",
+    "over_depths",
+    "soft_dice",
+    "top_k",
+    "tversky",
+    "weighted_cross_entropy",
+]
+
+TERM = re.compile(r"(?:(\d+(?:\.\d+)?)\s*\*\s*)?([^*]+)")
+EDGES = 10.0  # what the error of a network's edges weighs beside its loss (Xue 2021)
+
+
+def build(text: str, first: int, weights: Sequence[float] | None = None) -> Loss:
+    """The loss that a text such as `dice+ce` or `0.3*ce+0.7*tversky(alpha=0.3,beta=0.7)` spells.
+
+    Args:
+        first: index of the first class that overlap losses count (1 leaves the background out, 0 for regions).
+        weights: one per class, for the losses that take them.
+    Raises: BadPlan for an unknown name, a refused option or a text that is no weighted sum.
+    """
+    parts: list[tuple[float, Loss]] = []
+    for piece in terms(text):
+        match = TERM.fullmatch(piece)
+        if match is None:
+            raise BadPlan(f"loss {text!r} is not a weighted sum", expected="for example dice+ce or 0.3*ce+0.7*dice")
+        part = spelled(match[2], where=f"loss {text!r}")
+        parts.append((float(match[1] or 1), LOSSES.build(part, first=first, weights=weights)))
+
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        return torch.stack([weight * part(logits, target) for weight, part in parts]).sum()
+
+    return loss
+
+
+def depth_weights(depths: int, weights: Sequence[float] | None = None) -> list[float]:
+    """`weights` of the heads from finest to coarsest, normalised to 1; None: 1, 1/2, 1/4 … the coarsest of several 0.
+
+    Raises: BadPlan when there is not one per head, or they cannot be normalised.
+    """
+    if weights is None:
+        weights = [0.5**i for i in range(depths - 1)] + [0.0 if depths > 1 else 1.0]
+    if len(weights) != depths or not (min(weights) >= 0 and 0 < sum(weights) < float("inf")):
+        raise BadPlan(
+            f"{list(weights)} cannot weigh {depths} heads", where="train.depth_weights",
+            expected="one number per head, finest first, 0 or more and not all 0",
+        )  # fmt: skip
+    return [weight / sum(weights) for weight in weights]
+
+
+def over_depths(
+    loss: Loss,
+    outputs: Sequence[Tensor],
+    target: Tensor,
+    weights: Sequence[float] | None = None,
+    members: Tensor | None = None,
+) -> Tensor:
+    """Weighted sum of the loss at every head, the target brought to the head's size by nearest neighbour.
+
+    Args:
+        outputs: logits (B, K, *S) per head; with an attribute `edges`, tensors of the same shapes, each head costs
+            also 10 times the error of its edges (Xue 2021).
+        weights: one per head, finest first, before they are normalised; None: halved from head to head.
+        members: (V, R), 1 where class v belongs to region r: the target of class indices becomes one of regions.
+    Raises: BadPlan for weights that do not fit the heads.
+    """
+    edges: Sequence[Tensor] = getattr(outputs, "edges", ())
+    total = outputs[0].new_zeros((), dtype=torch.float32)
+    for head, weight in enumerate(depth_weights(len(outputs), weights)):
+        if weight == 0:
+            continue
+        seen = sized(target, outputs[head].shape[2:])
+        seen = seen if members is None else as_regions(seen, members)
+        total = total + weight * loss(outputs[head].float(), seen)
+        if edges:
+            total = total + weight * EDGES * edge_error(edges[head].float(), seen)
+    return total
