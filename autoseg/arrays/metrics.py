@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,8 +44,8 @@ def confusion(prediction: NDArray[Any], reference: NDArray[Any], classes: int, i
     return result
 
 
-def measures(confusion: Confusion, index: int, voxel_volume: float) -> Measures:
-    """The measures of class `index`.
+def measures(confusion: Confusion, classes: Sequence[int], voxel_volume: float) -> Measures:
+    """The measures of the classes of these indices taken as one: of one class, or of a region of several.
 
     Neither predicted nor there: Dice and IoU are None, not counted. One of both only: they are 0.
     Precision is None when nothing was predicted, recall when nothing is there.
@@ -54,8 +54,9 @@ def measures(confusion: Confusion, index: int, voxel_volume: float) -> Measures:
         confusion: (K, K), reference by prediction.
         voxel_volume: of one voxel, in mm³ (volumes) or m² (rasters); 1 where there is no spacing.
     """
-    hits = int(confusion[index, index])
-    there, predicted = int(confusion[index].sum()), int(confusion[:, index].sum())
+    one = list(classes)
+    hits = int(confusion[np.ix_(one, one)].sum())
+    there, predicted = int(confusion[one].sum()), int(confusion[:, one].sum())
     return Measures(
         dice=_ratio(2 * hits, there + predicted),
         iou=_ratio(hits, there + predicted - hits),

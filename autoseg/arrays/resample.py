@@ -267,6 +267,27 @@ def resample_logits(logits: Tensor | NDArray[Any], shape: Sequence[int], coarse:
     return _winners(result)
 
 
+def resample_regions(
+    logits: Tensor | NDArray[Any], written: Sequence[int], shape: Sequence[int], coarse: int | None = None
+) -> Labels:
+    """The class `written[k]` where the resampled logit k is above 0, its sigmoid above one half; else class 0.
+
+    Regions are written in order, the later over the earlier. Only one resampled region is held.
+
+    Args:
+        logits, shape, coarse: as in `resample_logits`; written: K class indices.
+    """
+    import torch
+
+    if logits.ndim != 4 or logits.shape[0] != len(written):
+        raise ValueError(f"logits of shape {tuple(logits.shape)} are not (K, z, y, x) of {len(written)} regions")
+    size = _checked(logits.shape[1:], shape, coarse)
+    result = torch.zeros(size, dtype=torch.uint8, device=_logit(logits, 0).device)
+    for k, index in enumerate(written):
+        result.masked_fill_(_volume(_logit(logits, k), size, coarse, _trilinear) > 0, index)
+    return _winners(result)
+
+
 def _winners(result: Tensor) -> Labels:
     classes: Labels = result.cpu().numpy()
     return classes

@@ -14,10 +14,11 @@ import numpy as np
 
 from autoseg.errors import BadData, BadUsage
 from autoseg.image import Image
+from autoseg.layouts import regions
 from autoseg.layouts.common import is_number, kinds_of, match_all, one_reader, orphan
 from autoseg.layouts.pairing import cases_of, names_of, pair
 from autoseg.parts import READERS
-from autoseg.readers import ENDINGS, Reader, ending_of, is_litter
+from autoseg.readers import Reader, ending_of, endings, is_litter
 from autoseg.records import REFERENCE, CaseFiles, Channel, Dataset, Fault, Kind, parse
 
 LABELS_READ = 200
@@ -42,7 +43,8 @@ def from_globs(
     Args:
         channels: 'R,G,B' or 'VV=db,elevation=other'; by default what the first image's bands suggest.
         labels_map: '255=road,0=background'; the first value of a name is the class, further ones are merged
-            into it, `ignore` is left out. By default the values that are found in the labels.
+            into it, `ignore` is left out. '0=background,1=whole,2=whole+core': regions that overlap, by the
+            values that lie in them. By default the values that are found in the labels.
         group, site: regexes on the case's name; the first group, or the whole match.
 
     Raises: BadUsage for globs, options and labels that cannot be used.
@@ -102,7 +104,7 @@ def _files(patterns: Sequence[str], option: str) -> list[Path]:
         met |= files
     known = [file for file in met if ending_of(file.name) and not is_litter(file.name)]
     if not known:
-        expected = f"one of {' '.join(ENDINGS)}"
+        expected = f"one of {' '.join(endings())}"
         raise BadUsage(f"no reader for {min(met).name}", where=option, expected=expected)
     return sorted(known)
 
@@ -154,28 +156,35 @@ def _channels(text: str | None, image: Image) -> list[Channel]:
 
 
 def _labels(text: str) -> dict[str, Any]:
-    """The fields `labels`, `merged` and `ignore` by '255=road,254=road,0=background,7=ignore'."""
-    labels: dict[str, int] = {}
-    merged: dict[int, int] = {}
-    ignore: int | None = None
-    values: set[int] = set()
+    """The fields of the classes by '255=road,254=road,0=background,7=ignore', regions by '2=whole+core'."""
+    names = _names(text)
+    ignored = [value for value, name in names.items() if name.lower() == IGNORE]
+    if len(ignored) > 1:
+        raise BadUsage(f"{ignored[0]} and {ignored[1]} are both ignored", where=LABELS_MAP, expected="one value")
+    values: dict[str, list[int]] = {}
+    for value, name in names.items():
+        for part in name.split("+") if value not in ignored else ():
+            values.setdefault(part.strip(), []).append(value)
+    ignore = next(iter(ignored), None)
+    if any("+" in name for name in names.values()):
+        entries = {name: tuple(several) for name, several in values.items()}
+        written = regions.written_by_order(regions.regions_of(entries))
+        return {**regions.fields_of(entries, written), "ignore": ignore}
+    merged = {value: first for first, *further in values.values() for value in further}
+    return {"labels": {name: first for name, (first, *_) in values.items()}, "merged": merged, "ignore": ignore}
+
+
+def _names(text: str) -> dict[int, str]:
+    """What each value is called by '255=road,0=background', in that order."""
+    names: dict[int, str] = {}
     for entry in text.split(","):
         number, _, class_name = (part.strip() for part in entry.partition("="))
-        if not is_number(number) or not class_name:
+        if not is_number(number) or not all(part.strip() for part in class_name.split("+")):
             raise BadUsage(f"{entry.strip()!r}", where=LABELS_MAP, expected="value=name, like 255=road")
-        value = int(number)
-        if value in values:
-            raise BadUsage(f"the value {value} is named twice", where=LABELS_MAP)
-        values.add(value)
-        if class_name.lower() == IGNORE:
-            if ignore is not None:
-                raise BadUsage(f"{ignore} and {value} are both ignored", where=LABELS_MAP, expected="one value")
-            ignore = value
-        elif class_name in labels:
-            merged[value] = labels[class_name]
-        else:
-            labels[class_name] = value
-    return {"labels": labels, "merged": merged, "ignore": ignore}
+        if int(number) in names:
+            raise BadUsage(f"the value {int(number)} is named twice", where=LABELS_MAP)
+        names[int(number)] = class_name
+    return names
 
 
 def _met(reader: Reader, cases: Sequence[CaseFiles], faults: list[Fault]) -> dict[str, Any]:

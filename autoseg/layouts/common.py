@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from autoseg.errors import AutosegError, BadData, BadTask
+from autoseg.layouts import regions
 from autoseg.layouts.kinds import kind_of, kinds_of
 from autoseg.readers import ending_of, is_litter, reader_for, stem_of
 from autoseg.records import CaseFiles, Channel, Dataset, Fault, parse
@@ -104,10 +105,11 @@ def _channel_names(description: Description, field: str, where: str) -> list[str
     return value
 
 
-def labels_of(description: Description, where: str) -> tuple[dict[str, int], int | None]:
-    """(name -> value of the classes, the ignored value) by `labels`, written in either direction.
+def labels_of(description: Description, where: str) -> dict[str, Any]:
+    """The fields `labels` and `ignore` by `labels`, written in either direction.
 
-    Raises: BadTask for regions (a class of several values) and for what is no whole number.
+    Where an entry has several values, every entry but background and `ignore` is a region: see `regions`.
+    Raises: BadTask for what is no whole number.
     """
     entries = field_of(description, "labels", dict, where)
     pairs = [(str(name), value) for name, value in entries.items()]
@@ -115,10 +117,25 @@ def labels_of(description: Description, where: str) -> tuple[dict[str, int], int
         pairs = [(value, key) for key, value in pairs]
     if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
         raise BadTask(f"two labels are named {twice[0]!r}", where=where, remedy="give every value its own name")
-    values = {name: _value(name, value, where) for name, value in pairs}
-    ignore = [name for name in values if name.lower() == "ignore"]
-    ignored = values.pop(ignore[0]) if ignore else None
-    return values, ignored
+    ignore = next((name for name, _ in pairs if name.lower() == "ignore"), None)
+    ignored = next((_value(name, value, where) for name, value in pairs if name == ignore), None)
+    values = {name: _values(name, value, where) for name, value in pairs if name != ignore}
+    if all(len(entry) == 1 for entry in values.values()):
+        return {"labels": {name: value for name, (value,) in values.items()}, "ignore": ignored}
+    return {**regions.fields_of(values, _written(description, values, where)), "ignore": ignored}
+
+
+def _written(description: Description, entries: Mapping[str, tuple[int, ...]], where: str) -> list[int]:
+    """The value that each region writes by `regions_class_order`, else by the regions' order."""
+    declared = regions.regions_of(entries)
+    order = description.get("regions_class_order")
+    if order is None:
+        return regions.written_by_order(declared)
+    if not isinstance(order, list) or len(order) != len(declared):
+        expected = f"a list of {len(declared)} values, one for each of {', '.join(declared)}"
+        raise BadTask(f"regions_class_order is {json.dumps(order)[:80]}", where=where, expected=expected)
+    place = f"{where}: regions_class_order"
+    return [_value(name, value, place) for name, value in zip(declared, order, strict=True)]
 
 
 def is_number(text: str) -> bool:
@@ -126,15 +143,14 @@ def is_number(text: str) -> bool:
     return re.fullmatch(r"\s*-?\d+\s*", text) is not None
 
 
+def _values(name: str, value: object, where: str) -> tuple[int, ...]:
+    several = value if isinstance(value, list) and value else [value]
+    return tuple(_value(name, one, where) for one in several)
+
+
 def _value(name: str, value: object, where: str) -> int:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if isinstance(value, list):
-        raise BadTask(
-            f"label {name!r} is a region of the values {value}; regions cannot be trained yet",
-            where=where,
-            remedy="give each of the values a name of its own in labels",
-        )
     if isinstance(value, str) and is_number(value):
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int):
@@ -184,13 +200,11 @@ def assemble(
     if twice := duplicates(case.id for case in cases):
         raise BadTask(f"two cases are named {twice[0]!r}", where=where, remedy="give each image its own file name")
     cases, ungrouped = grouped(cases, description.get("group"), where)
-    labels, ignore = labels_of(description, where)
     fields = {
         "name": folder.resolve().name,
         "reader": one_reader(cases, where, BadTask),
         "channels": [channel.model_dump() for channel in channels_of(description, where)],
-        "labels": labels,
-        "ignore": ignore,
+        **labels_of(description, where),
         "cases": [case.model_dump() for case in cases],
     }
     dataset = parse(Dataset, json.dumps(fields), where, BadTask)

@@ -42,7 +42,9 @@ class Question(Record):
 
     A case comes in `files` image files, one per channel or one for all. `labels` gives every class the
     value it has in the label files; `merged` counts further file values as one of those; voxels with the
-    value `ignore` are left out of training and scores.
+    value `ignore` are left out of training and scores. Where there are `regions`, sets of values that may
+    overlap, these are trained and scored in place of the classes; a prediction is one label still: region
+    after region is written with its value of `written`, the later over the earlier.
     """
 
     reader: str
@@ -51,6 +53,8 @@ class Question(Record):
     labels: dict[str, int]
     ignore: int | None = None
     merged: dict[int, int] = {}
+    regions: dict[str, tuple[int, ...]] = {}
+    written: tuple[int, ...] = ()
 
     @model_validator(mode="after")
     def _labels_make_sense(self) -> Question:
@@ -67,20 +71,65 @@ class Question(Record):
             raise ValueError(f"merged values {unknown} are no class")
         return self
 
+    @model_validator(mode="after")
+    def _regions_make_sense(self) -> Question:
+        if len(self.written) != len(self.regions):
+            raise ValueError(f"{len(self.regions)} regions are written with {len(self.written)} values")
+        if self.regions and 0 not in self.labels.values():
+            raise ValueError("regions need a class of the value 0: what lies in none of them")
+        known = {*self.labels.values()} - {0}
+        for (name, values), value in zip(self.regions.items(), self.written, strict=True):
+            if not values or not known.issuperset(values):
+                raise ValueError(f"region {name!r} of the values {[*values]} holds not only classes above background")
+            if value not in values:
+                raise ValueError(f"region {name!r} is written as {value}, which is none of its values {[*values]}")
+        if len({frozenset(values) for values in self.regions.values()}) < len(self.regions):
+            raise ValueError(f"two of the regions {self.regions} hold the same values")
+        for value in sorted(known):
+            self._require_kept(value)
+        return self
+
+    def _require_kept(self, value: int) -> None:
+        """Raises: ValueError when a voxel of the value would be written with one that lies in other regions."""
+        order = zip(self.regions.values(), self.written, strict=True)
+        answer = next((last for values, last in reversed([*order]) if value in values), 0)
+        other = [name for name, values in self.regions.items() if (value in values) != (answer in values)]
+        if other:
+            raise ValueError(
+                f"a voxel of the value {value} would be written as {answer}, which differs in the region {other[0]!r}; "
+                "declare every region before the smaller ones inside it, and an overlap of two as a region after both"
+            )
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of their indices: by value, background (0) first."""
         return tuple(sorted(self.labels, key=lambda name: (self.labels[name] != 0, self.labels[name])))
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the network answers, in order: the regions where there are any, else the classes."""
+        return tuple(self.regions) or self.classes
+
+    @property
     def foreground(self) -> tuple[str, ...]:
-        """The classes that are trained on with Dice and scored: all but the one of value 0, if there is one."""
-        return self.classes[self.first :]
+        """The outputs that are trained on with Dice and scored: all but the class of value 0, if it is one."""
+        return self.outputs[self.first :]
 
     @property
     def first(self) -> int:
-        """Index of the first foreground class: 0 when no class has the value 0."""
+        """Index of the first foreground output: 1 after a class of value 0, else 0; regions have none."""
+        return 0 if self.regions else self.background
+
+    @property
+    def background(self) -> int:
+        """How many classes are background: 1 when one has the value 0, else 0; regions or not."""
         return int(0 in self.labels.values())
+
+    @property
+    def members(self) -> tuple[tuple[int, ...], ...]:
+        """(V, R): for every class, by index, 1 for the regions that it lies in and 0 for the others."""
+        values = (self.labels[name] for name in self.classes)
+        return tuple(tuple(int(value in region) for region in self.regions.values()) for value in values)
 
 
 class Dataset(Question):

@@ -73,6 +73,12 @@ def undeclared(label: Array, question: Question) -> dict[float, int]:
     return dict(sorted(strange.items(), key=lambda item: -item[1]))
 
 
+def index_of(question: Question) -> dict[int, int]:
+    """The class index of every value that a label may hold, those that are merged among them."""
+    indices = {value: question.classes.index(name) for name, value in question.labels.items()}
+    return indices | {value: indices[target] for value, target in question.merged.items()}
+
+
 def to_indices(
     label: Array, question: Question, valid: NDArray[np.bool_] | None = None, where: str = ""
 ) -> NDArray[np.uint8]:
@@ -84,10 +90,7 @@ def to_indices(
     """
     out = np.full(label.shape, IGNORE, np.uint8)
     done = np.zeros(label.shape, bool)
-    value_of = {value: question.classes.index(name) for name, value in question.labels.items()}
-    for value, target in question.merged.items():
-        value_of[value] = value_of[target]
-    for value, index in value_of.items():
+    for value, index in index_of(question).items():
         hit = label == value
         out[hit] = index
         done |= hit

@@ -20,7 +20,7 @@ RULE = (
 def score(
     prediction: Array, reference: Array, question: Question, spacing: tuple[float, ...], case: str
 ) -> dict[str, Measures]:
-    """Measures per foreground class of one case. Both labels (*S) hold label values, on one grid."""
+    """Measures per foreground class, or region, of one case. Both labels (*S) hold label values, on one grid."""
     if prediction.shape != reference.shape:
         raise BadData(f"prediction has shape {prediction.shape}", where=case, expected=f"{reference.shape}")
     truth = to_indices(reference, question, where=f"reference of {case}")
@@ -30,7 +30,13 @@ def score(
         len(question.classes),
         ignore=IGNORE,
     )
-    return {name: measures(counts, question.classes.index(name), prod(spacing)) for name in question.foreground}
+    return {name: measures(counts, _indices(question, name), prod(spacing)) for name in question.foreground}
+
+
+def _indices(question: Question, output: str) -> list[int]:
+    """The indices of the classes that an output covers: a class itself, a region several."""
+    values = question.regions.get(output) or (question.labels[output],)
+    return [index for index, name in enumerate(question.classes) if question.labels[name] in values]
 
 
 def summarise(cases: Mapping[str, dict[str, Measures]], question: Question, unit: str) -> Scores:

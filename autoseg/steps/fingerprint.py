@@ -60,14 +60,16 @@ def measure(case: Case, question: Question, sha256: str, faults: list[Fault]) ->
     indices = as_volume(cases.to_indices(case.label, question, image.valid)[None])[0]
     inside = crop(valid, box) if valid is not None else np.ones(facts.cropped, bool)
     indices = crop(indices, box)
-    foreground = inside & (indices >= question.first) & (indices != IGNORE)
+    foreground = inside & (indices >= question.background) & (indices != IGNORE)
     voxels = np.bincount(indices.ravel(), minlength=256)
     return facts.model_copy(
         update={
             "valid": tuple(describe(channel[inside]) for channel in cropped),
             "foreground": tuple(describe(channel[foreground]) for channel in cropped),
             "voxels": {name: int(voxels[i]) for i, name in enumerate(question.classes)},
-            "components": {name: count(indices == i) for i, name in enumerate(question.classes) if i >= question.first},
+            "components": {
+                name: count(indices == i) for i, name in enumerate(question.classes) if i >= question.background
+            },
         }
     )
 
@@ -113,6 +115,6 @@ def _label_faults(case: Case, question: Question) -> list[Fault]:
     indices = cases.to_indices(case.label, question)
     if (indices == IGNORE).all():
         faults.append(Fault(case=case.id, fault="ignored label", detail="every voxel is to be ignored", fatal=True))
-    elif question.first == 1 and not ((indices > 0) & (indices != IGNORE)).any():
+    elif question.background and not ((indices > 0) & (indices != IGNORE)).any():
         faults.append(Fault(case=case.id, fault="empty label", detail="no voxel of any class", fatal=False))
     return faults

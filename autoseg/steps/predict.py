@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoseg.arrays.boxes import pad_to
-from autoseg.arrays.resample import resample_logits
+from autoseg.arrays.resample import resample_logits, resample_regions
 from autoseg.image import Array, Image
 from autoseg.parts import AUGMENTATIONS
 from autoseg.records import Configuration, Question
@@ -36,8 +36,12 @@ def predict(
     """The label of an image, on its grid, in the task's values."""
     array, geometry = preprocess.prepare_image(image, configuration, question)
     axes = mirror_axes(configuration) if mirror else ()
-    logits = predict_logits(array, networks, configuration, len(question.classes), device, precision, step, axes)
-    indices = resample_logits(logits, geometry.cropped, coarse=geometry.coarse)
+    logits = predict_logits(array, networks, configuration, len(question.outputs), device, precision, step, axes)
+    if question.regions:
+        written = [cases.index_of(question)[value] for value in question.written]
+        indices = resample_regions(logits, written, geometry.cropped, coarse=geometry.coarse)
+    else:
+        indices = resample_logits(logits, geometry.cropped, coarse=geometry.coarse)
     return cases.to_values(preprocess.restore(indices, geometry), question)
 
 

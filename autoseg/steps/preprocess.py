@@ -89,7 +89,7 @@ def prepare(
     assert case.label is not None
     image, geometry = prepare_image(case.image, configuration, question)
     label = prepare_label(case.label, case.image, geometry, image.shape[1:], question)
-    return image, label, foreground_points(label, range(question.first, len(question.classes)))
+    return image, label, foreground_points(label, range(question.background, len(question.classes)))
 
 
 def foreground_points(label: NDArray[np.uint8], classes: Iterable[int]) -> dict[int, NDArray[np.int32]]:
@@ -113,7 +113,7 @@ def restore(indices: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]
 
 def _box(array: NDArray[np.generic], valid: NDArray[np.bool_] | None, image: Image, question: Question) -> Box:
     """Volumes of tasks with a background lose their empty borders; pictures and rasters stay whole."""
-    if len(image.spacing) == 3 and question.first == 1:
+    if len(image.spacing) == 3 and question.background:
         return nonzero_box(array, valid)
     return tuple(slice(0, n) for n in array.shape[1:])
 

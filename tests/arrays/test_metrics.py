@@ -38,12 +38,12 @@ def test_confusion_is_what_counting_gives(pair):
 
 
 @few
-@given(pairs, st.integers(0, 2))
-def test_measures_agree_with_their_definitions(pair, k):
+@given(pairs, st.sets(st.integers(0, 2), min_size=1))
+def test_measures_of_one_class_or_several_agree_with_their_definitions(pair, classes):
     prediction, reference = pair
     counted = reference != 255
-    p, r = (prediction == k) & counted, (reference == k) & counted
-    found = measures(confusion(prediction, reference, 3), k, 0.5)
+    p, r = (np.isin(side, list(classes)) & counted for side in (prediction, reference))
+    found = measures(confusion(prediction, reference, 3), sorted(classes), 0.5)
     assert found.dice == dice(p, r)
     assert found.true_positives == (p & r).sum()
     assert found.false_positives == (p & ~r).sum()
@@ -80,25 +80,25 @@ def test_agrees_with_monai():
     dices, ious = compute_dice(*one_hot)[0], compute_iou(*one_hot)[0]
     table = confusion(prediction, reference, 4)
     for k in range(4):
-        assert measures(table, k, 1).dice == pytest.approx(dices[k].item())
-        assert measures(table, k, 1).iou == pytest.approx(ious[k].item())
+        assert measures(table, [k], 1).dice == pytest.approx(dices[k].item())
+        assert measures(table, [k], 1).iou == pytest.approx(ious[k].item())
 
 
 def test_by_hand():
     table = confusion(np.array([0, 1, 1, 1, 9], np.uint8), np.array([0, 0, 1, 1, 255], np.uint8), 2)
     assert table.tolist() == [[1, 1], [0, 2]]
-    found = measures(table, 1, 3.0)
+    found = measures(table, [1], 3.0)
     assert (found.dice, found.iou, found.precision, found.recall) == (0.8, 2 / 3, 2 / 3, 1.0)
     assert (found.volume_prediction, found.volume_reference) == (9.0, 6.0)
 
 
 def test_empty_sides():
     nothing, all_of_it = np.zeros(4, np.uint8), np.ones(4, np.uint8)
-    missed = measures(confusion(nothing, all_of_it, 2), 1, 1)
+    missed = measures(confusion(nothing, all_of_it, 2), [1], 1)
     assert (missed.dice, missed.iou, missed.precision, missed.recall) == (0, 0, None, 0)
-    invented = measures(confusion(all_of_it, nothing, 2), 1, 1)
+    invented = measures(confusion(all_of_it, nothing, 2), [1], 1)
     assert (invented.dice, invented.iou, invented.precision, invented.recall) == (0, 0, 0, None)
-    absent = measures(confusion(nothing, nothing, 2), 1, 1)
+    absent = measures(confusion(nothing, nothing, 2), [1], 1)
     assert (absent.dice, absent.iou, absent.precision, absent.recall) == (None, None, None, None)
 
 

@@ -15,6 +15,7 @@ from autoseg.arrays.resample import (
     coarse_axis,
     resample_label,
     resample_logits,
+    resample_regions,
 )
 
 few = settings(max_examples=25, deadline=None)
@@ -222,6 +223,23 @@ def test_logits_ties_go_to_the_lower_class():
     result = resample_logits(np.zeros((3, 2, 2, 2), np.float32), (3, 3, 3))
     assert result.dtype == np.uint8
     assert not result.any()
+
+
+@few
+@given(sizes, sizes, coarses, st.permutations([3, 1, 2, 0]), st.sampled_from([np.float16, np.float32]))
+def test_regions_are_written_in_order_where_they_are_likelier_than_not(old, new, coarse, written, dtype):
+    logits = noise(len(written), *old).astype(dtype)
+    resampled = torch.from_numpy(Linear()(logits.astype(np.float32), new, coarse=coarse))
+    expected = np.zeros(new, np.uint8)
+    for likely, index in zip(resampled.sigmoid() > 0.5, written, strict=True):
+        expected = np.where(likely, index, expected)
+    assert np.array_equal(resample_regions(logits, written, new, coarse), expected)
+    assert np.array_equal(resample_regions(torch.from_numpy(logits), written, new, coarse), expected)
+
+
+def test_logits_of_other_regions_are_refused():
+    with pytest.raises(ValueError, match="of 1 regions"):
+        resample_regions(np.zeros((2, 2, 2, 2), np.float32), [1], (3, 3, 3))
 
 
 def test_logits_without_classes_are_refused():

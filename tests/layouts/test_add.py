@@ -143,6 +143,18 @@ def test_the_labels_map(tmp_path: Path) -> None:
             from_globs("T", *globs, labels_map=text)
 
 
+def test_a_labels_map_of_regions(tmp_path: Path) -> None:
+    globs = pictures(tmp_path, "{}.png", "{}.png")
+    text = "0=background,1=whole,2=whole + core,4=whole+core+enhancing,255=ignore"
+    dataset, _ = from_globs("T", *globs, labels_map=text)
+    assert dataset.regions == {"whole": (1, 2, 4), "core": (2, 4), "enhancing": (4,)} and dataset.written == (1, 2, 4)
+    assert dataset.outputs == ("whole", "core", "enhancing") and dataset.ignore == 255
+    assert dataset.labels == {"background": 0, "value 1": 1, "value 2": 2, "enhancing": 4}
+    for text, message in (("0=dry,1=a+", "'1=a\\+'"), ("0=dry,1=grass+shrub", "the same values")):
+        with pytest.raises(BadUsage, match=message):
+            from_globs("T", *globs, labels_map=text)
+
+
 def test_labels_that_are_no_classes(tmp_path: Path) -> None:
     globs = pictures(tmp_path, "{}.tif", "{}.tif")
     with rasterio.open(tmp_path / "la/1.tif", "w", driver="GTiff", count=1, height=9, width=9, dtype="uint8") as target:

@@ -117,6 +117,34 @@ def test_labels_in_either_direction(
     assert dataset.labels == expected and dataset.ignore == ignore
 
 
+TUMOUR = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3}
+
+
+@pytest.mark.parametrize(
+    ("labels", "order", "expected", "written"),
+    [
+        (TUMOUR, None, {"background": 0, "value 1": 1, "value 2": 2, "enhancing": 3}, (1, 2, 3)),
+        (TUMOUR | {"ignore": 4}, [1, 2, 3], {"background": 0, "value 1": 1, "value 2": 2, "enhancing": 3}, (1, 2, 3)),
+        ({"none": 0, "both": [7, 5], "left": 5, "right": "7"}, None, {"none": 0, "left": 5, "right": 7}, (7, 5, 7)),
+        ({"none": 0, "both": [7, 5], "right": 7}, None, {"none": 0, "value 5": 5, "right": 7}, (5, 7)),
+        ({"none": 0, "both": [7, 5], "far": [9]}, None, {"none": 0, "value 5": 5, "value 7": 7, "far": 9}, (7, 9)),
+        ({"none": 0, "both": [7, 5], "far": [9]}, [5, 9], {"none": 0, "value 5": 5, "value 7": 7, "far": 9}, (5, 9)),
+    ],
+)
+def test_an_entry_of_several_values_makes_regions(
+    tmp_path: Path, labels: dict[str, Any], order: list[int] | None, expected: dict[str, int], written: tuple[int, ...]
+) -> None:
+    fields = {} if order is None else {"regions_class_order": order}
+    dataset, _ = read_task(task(tmp_path, listed("a", labels=labels, **fields), *pair("a")))
+    assert dataset.labels == expected and dataset.written == written
+    assert list(dataset.regions) == [name for name in labels if name not in ("background", "none", "ignore")]
+    assert dataset.regions.get("whole", (1, 2, 3)) == (1, 2, 3) and dataset.regions.get("both", (7, 5)) == (7, 5)
+    assert dataset.ignore == labels.get("ignore")
+    (tmp_path / "dataset.json").write_text(native.dump(dataset))
+    again, _ = read_task(tmp_path)
+    assert again == dataset and again.outputs == dataset.outputs
+
+
 def test_groups_by_a_pattern(tmp_path: Path) -> None:
     description = listed("p1_ED", "p1_ES", "p2_ED", "odd", group=r"^(p\d+)_")
     description["training"][2]["group"] = "own"
@@ -145,7 +173,26 @@ BAD: dict[str, tuple[dict[str, Any] | str, str]] = {
     "no path": (listed("a", training=[{"image": 3, "label": "b.png"}]), r"training\[0\].image: 3 is no path"),
     "no images": (listed("a", training=[{"image": [], "label": "b.png"}]), "names no image"),
     "twice": (listed("a", "a"), "two cases are named 'a'"),
-    "regions": (listed("a", labels={"background": 0, "whole": [1, 2]}), "regions cannot be trained yet.*name"),
+    "ignored values": (listed("a", labels={"background": 0, "x": 1, "ignore": [2, 3]}), r"'ignore' is \[2, 3\]"),
+    "no value": (listed("a", labels={"background": 0, "x": []}), r"'x' is \[\]"),
+    "regions without background": (listed("a", labels={"x": [1, 2], "y": 2}), "class of the value 0"),
+    "background in a region": (listed("a", labels={"background": 0, "x": [0, 1]}), "'x' of the values .0, 1."),
+    "small before large": (
+        listed("a", labels={"background": 0, "core": 2, "whole": [1, 2]}),
+        "value 2 would be written as 1.*'core'.*before the smaller",
+    ),
+    "an order of another length": (
+        listed("a", labels={"background": 0, "whole": [1, 2], "core": 2}, regions_class_order=[1]),
+        r"regions_class_order is \[1\].*2 values, one for each of whole, core",
+    ),
+    "an order of no numbers": (
+        listed("a", labels={"background": 0, "whole": [1, 2], "core": 2}, regions_class_order=["one", 2]),
+        "regions_class_order: label 'whole' is \"one\"",
+    ),
+    "a foreign value": (
+        listed("a", labels={"background": 0, "whole": [1, 2], "core": 2}, regions_class_order=[3, 2]),
+        "'whole' is written as 3",
+    ),
     "label types": (listed("a", labels={"background": 0, "x": 1.5}), "'x' is 1.5"),
     "a true label": (listed("a", labels={"background": 0, "x": True}), "'x' is true"),
     "one name": (listed("a", labels={"0": "x", "1": "x"}), "two labels are named 'x'"),

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from autoseg.errors import BadData
 from autoseg.image import IGNORE
 from autoseg.records import CaseFiles, Channel, Question
-from autoseg.steps.cases import content_hash, to_indices, to_values, undeclared
+from autoseg.steps.cases import content_hash, index_of, to_indices, to_values, undeclared
 
 QUESTION = Question(
     reader="raster",
@@ -30,6 +30,10 @@ def test_values_to_indices_and_back_is_identity(label: np.ndarray) -> None:
 def test_background_is_index_0_and_the_others_follow_by_value() -> None:
     assert QUESTION.classes == ("background", "roof", "road")
     assert to_indices(np.array([0, 7, 8, 255, -1]), QUESTION).tolist() == [0, 1, 1, 2, IGNORE]
+
+
+def test_every_value_that_a_label_may_hold_has_an_index() -> None:
+    assert index_of(QUESTION) == {0: 0, 7: 1, 8: 1, 255: 2}
 
 
 def test_invalid_voxels_are_ignored() -> None:

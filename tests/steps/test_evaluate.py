@@ -7,6 +7,9 @@ import io
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from autoseg.errors import BadData
 from autoseg.records import Channel, Question, Scores, parse
@@ -24,6 +27,31 @@ def test_two_squares_by_hand() -> None:
     assert (one.dice, one.iou, one.precision, one.recall) == (0.5, pytest.approx(1 / 3), 0.5, 0.5)
     assert (one.true_positives, one.false_positives, one.false_negatives) == (2, 2, 2)
     assert (one.volume_prediction, one.volume_reference) == (24.0, 24.0)
+
+
+PLAIN = QUESTION.model_copy(update={"labels": {"bg": 0, "a": 1, "b": 5, "c": 7}})
+maps = arrays(np.int16, (4, 5), elements=st.sampled_from([0, 1, 5, 7]))
+
+
+@given(maps, maps)
+def test_regions_of_one_value_each_score_as_the_classes_do(guess: np.ndarray, truth: np.ndarray) -> None:
+    alone = {"a": (1,), "b": (5,), "c": (7,)}
+    regions = Question(**(dict(PLAIN) | {"regions": alone, "written": (1, 5, 7)}))
+    scores = [score(guess, truth, question, (2.0, 3.0), "x") for question in (PLAIN, regions)]
+    assert scores[0] == scores[1]
+    assert summarise({"x": scores[0]}, PLAIN, "m²") == summarise({"x": scores[1]}, regions, "m²")
+
+
+@given(maps, maps)
+def test_a_region_scores_as_one_class_of_all_its_values(guess: np.ndarray, truth: np.ndarray) -> None:
+    nested = {"whole": (1, 5, 7), "core": (5, 7), "c": (7,)}
+    question = Question(**(dict(PLAIN) | {"regions": nested, "written": (1, 5, 7)}))
+    scores = score(guess, truth, question, (2.0, 3.0), "x")
+    assert list(scores) == ["whole", "core", "c"]
+    one = PLAIN.model_copy(update={"labels": {"bg": 0, "a": 1}})
+    for name, values in nested.items():
+        sides = (np.isin(side, values).astype(int) for side in (guess, truth))
+        assert scores[name] == score(*sides, one, (2.0, 3.0), "x")["a"]
 
 
 def test_the_empty_class_rule() -> None:

@@ -47,6 +47,21 @@ def test_a_sound_case_is_measured(cube) -> None:
     assert found.foreground[0].quantiles[0] == pytest.approx(float(inside.min()), rel=1e-6)
 
 
+def test_regions_are_measured_by_their_plain_values(cube) -> None:
+    image, label = cube
+    label[3, 3, 3] = 2
+    labels = {"background": 0, "ball": 1, "core": 2}
+    plain = QUESTION.model_copy(update={"labels": labels})
+    regions = Question(**(dict(plain) | {"regions": {"all": (1, 2), "core": (2,)}, "written": (1, 2)}))
+    case = Case("x", Image(image[None], (1.0,) * 3), label)
+    found = measure(case, regions, "hash", [])
+    assert found == measure(case, plain, "hash", []) and found.voxels == {"background": 112, "ball": 7, "core": 1}
+    label[0, 0, 0] = 5
+    assert told(measure(case, regions, "hash", [])) == [("undeclared label", True)]
+    label[:] = 0
+    assert told(measure(case, regions, "hash", [])) == [("empty label", False)]
+
+
 def test_undeclared_values_come_with_their_counts(cube) -> None:
     image, label = cube
     label[0, 0, :3] = 4

@@ -34,10 +34,7 @@ class Gradient(nn.Module):
 
 def configuration(patch=(8, 8), mirror: tuple[int, ...] | None = None) -> Configuration:
     dims = len(patch)
-    network = Network(
-        architecture=Part(name="unet"), block=Part(name="plain"), norm=Part(name="instance"), features=(4,),
-        strides=((1,) * dims,), kernels=((3,) * dims,),
-    )  # fmt: skip
+    network = Network.plain((4,), ((1,) * dims,))
     augment = () if mirror is None else (Part(name="mirror", options={"axes": list(mirror)}),)
     train = Train(
         loss="ce", augment=augment, steps=9, optimiser=Part(name="sgd"), schedule=Part(name="poly"), foreground=0.3
@@ -108,6 +105,26 @@ def test_the_prediction_lies_on_the_images_grid_in_the_tasks_values(spacing) -> 
     )
     assert label.shape == (12, 20, 16) and set(np.unique(label)) == {0, 200}
     assert ((label == 200) == (image[0] > 0)).mean() > (0.999 if spacing == (1.0, 1.0, 1.0) else 0.9)
+
+
+class Rings(nn.Module):
+    """Nested regions of the input: above 0, above 1, above 2."""
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [torch.cat([x, x - 1, x - 2], 1)]
+
+
+def test_regions_are_written_over_each_other_in_the_tasks_values() -> None:
+    question = Question(
+        reader="raster", channels=QUESTION.channels, labels={"background": 0, "edge": 40, "ring": 200, "dot": 7},
+        regions={"all": (40, 200, 7), "inner": (200, 7), "dot": (7,)}, written=(40, 200, 7),
+    )  # fmt: skip
+    image = np.full((1, 20, 20), -1, np.float32)
+    for inset, height in ((2, 0.5), (5, 1.5), (8, 2.5)):
+        image[0, inset:-inset, inset:-inset] = height
+    label = predict(Image(image, (1.0, 1.0)), [Rings()], configuration(), question, CPU, "float32", mirror=False)
+    expected = np.select([image[0] > 2, image[0] > 1, image[0] > 0], [7, 200, 40], 0)
+    assert label.dtype == np.uint8 and np.array_equal(label, expected)
 
 
 def test_one_pixel_is_predicted() -> None:

@@ -16,10 +16,7 @@ QUESTION = Question(
 
 def configuration(dims: int = 3, spacing=(1.0, 1.0, 1.0), axes=(0, 1, 2), resample: str = "spline") -> Configuration:
     ones = ((1,) * dims,)
-    network = Network(
-        architecture=Part(name="unet"), block=Part(name="plain"), norm=Part(name="instance"),
-        features=(4,), strides=ones, kernels=((3,) * dims,),
-    )  # fmt: skip
+    network = Network.plain((4,), ones)
     train = Train(
         loss="dice+ce", augment=(), steps=1, optimiser=Part(name="sgd"), schedule=Part(name="poly"), foreground=0.3
     )
@@ -54,6 +51,16 @@ def test_a_label_goes_there_and_back(axes, dims, spacing) -> None:
     back = restore(resample_label(there, geometry.cropped, 3, coarse=geometry.coarse), geometry)
     assert back.shape == label.shape
     assert (back == label).mean() > (0.9999 if spacing == (1.0, 1.0, 1.0) else 0.97)
+
+
+def test_regions_are_prepared_by_their_plain_values() -> None:
+    image, label = blobs()
+    regions = Question(**(dict(QUESTION) | {"regions": {"both": (1, 2), "b": (2,)}, "written": (1, 2)}))
+    case = Case("x", Image(image[None], (2.0, 1.0, 1.0)), label)
+    for plain, other in zip(*(prepare(case, configuration(), asked)[:2] for asked in (QUESTION, regions)), strict=True):
+        assert np.array_equal(plain, other)
+    points = prepare(case, configuration(), regions)[2]
+    assert set(points) == {1, 2}
 
 
 def test_in_2d_slices_are_never_resampled() -> None:
