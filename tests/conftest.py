@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from autoseg import parts
+from autoseg import parts, plugins
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--real", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the real images")
+    parser.addoption("--table", type=Path, help="file for the table of the matrix of networks")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -54,11 +55,41 @@ def _two_threads() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_plugin_outlives_its_test() -> Iterator[None]:
-    """The tables of parts are those of autoseg again after every test."""
+    """The tables are those of autoseg again after every test, and the modules of plug-ins are forgotten."""
+    before = set(sys.modules)
     yield
     for table in parts.TABLES.values():
-        table._added.clear()
-    parts.LOADED.clear()
+        for name in table.added:
+            table.take_back(name)
+    packages = {name for plugin in plugins.LOADED for name in plugin.packages}
+    for module in set(sys.modules) - before:
+        if any(module == name or module.startswith(f"{name}.") for name in packages):
+            del sys.modules[module]
+    plugins.LOADED.clear()
+
+
+Install = Callable[..., Path]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Puts a package onto the path as pip would: `install("my-blocks", {"my_blocks.py": text}, "my_blocks")`."""
+
+    def put(name: str, files: Mapping[str, str], *modules: str, version: str = "1.2") -> Path:
+        folder = tmp_path / f"installed_{name}_{version}"
+        points = "".join(f"{number} = {module}\n" for number, module in enumerate(modules))
+        info = f"{name.replace('-', '_')}-{version}.dist-info"
+        described = {
+            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+            f"{info}/entry_points.txt": f"[autoseg.plugins]\n{points}",
+        }
+        for file, text in {**files, **described}.items():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(text)
+        monkeypatch.syspath_prepend(folder)
+        return folder
+
+    return put
 
 
 def _ball(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

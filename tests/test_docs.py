@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
+import numpy as np
 import pytest
+import torch
+from click.testing import CliRunner
+
+from autoseg import losses, parts
+from autoseg.errors import BadData, BadPlan
+from autoseg.nets import survey
+from autoseg.nets.places import parse
+from autoseg.plugins import LOADED, load_files, load_installed
+from autoseg.readers import ending_of, reader_for
+from autoseg.records import Network, Part
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "datasets" / "README.md"]
@@ -146,16 +159,161 @@ def test_examples_and_links_are_found() -> None:
     assert list(commands(toy)) == ["demo"]
 
 
-def test_the_plugin_of_the_page_is_a_part(tmp_path: Path) -> None:
-    import torch
+# -- the examples of parts are parts ---------------------------------------------------------------------
 
-    from autoseg import parts
+EXTENDING = (ROOT / "docs" / "extending.md").read_text("utf-8")
+WRITTEN = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", EXTENDING, re.DOTALL))
 
-    page = (ROOT / "docs" / "extending.md").read_text("utf-8")
-    code = re.search(r"```python\n(# my_loss\.py\n.*?)```", page, re.DOTALL)
-    assert code is not None
-    file = tmp_path / "my_loss.py"
-    file.write_text(code[1])
-    parts.load_plugin(file)
-    loss = parts.LOSSES.build("smooth_ce", first=1)
-    assert 0 < float(loss(torch.randn(2, 3, 4, 4), torch.zeros(2, 4, 4, dtype=torch.uint8))) < 10
+
+@pytest.fixture
+def part(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The name of the part that the page's file of that name adds."""
+    file = tmp_path / request.param
+    file.write_text(WRITTEN[file.name])
+    load_files([file])
+    ((_, name),) = LOADED[-1].parts
+    return name
+
+
+def of(file: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("part", [file], indirect=True)
+
+
+def small(dims: int, **fields: Any) -> Network:
+    return Network.plain((8, 12), ((1,) * dims, (2,) * dims), **fields)
+
+
+def trains(network: Network) -> survey.Survey:
+    """What the network costs; every weight of it learns, and it answers in evaluation what it must."""
+    patch = (8,) * network.dims
+    found = survey.survey(network, 2, 3, patch)
+    module, x = survey.build(network, 2, 3, patch), torch.rand(2, 2, *patch)
+    for _ in range(2):  # what starts at zero keeps what stands before it from learning
+        sum((logits**2).mean() for logits in module.train()(x)).backward()
+        with torch.no_grad():
+            for weight in module.parameters():
+                weight -= 0.1 * weight.grad
+    assert all(weight.grad.any() for weight in module.parameters())
+    assert [tuple(logits.shape) for logits in module.eval()(x)] == [(2, 3, *patch)]
+    return found
+
+
+def test_every_kind_of_the_page_is_tried() -> None:
+    tried = {f"my_{kind}.py" for kind in ("insert", "block", "fusion", "norm", "loss", "architecture", "augmentation")}
+    assert set(WRITTEN) == tried | {"my_reader.py", "wrong_insert.py"}
+
+
+@of("my_insert.py")
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_insert_of_the_page(part: str, dims: int) -> None:
+    places = parts.INSERTS.get(part).places
+    found = trains(small(dims, inserts=parse("+".join(f"{part}@{place}" for place in places))))
+    assert [unit.place for unit in found.units if part in unit.inserts] == ["encoder", "bottleneck", "decoder"]
+    insert = parts.INSERTS.build(part, dims=dims, channels=4)
+    x = torch.rand(2, 4, *(3,) * dims)
+    assert torch.equal(insert(x), x)
+    with pytest.raises(BadPlan, match="does not stand at skip"):
+        survey.survey(small(dims, inserts=parse(f"{part}@skip")), 1, 2, (8,) * dims)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [("my_block.py", "block"), ("my_norm.py", "norm"), ("my_architecture.py", "architecture")],
+    indirect=["part"],
+)
+def test_the_block_the_norm_and_the_architecture_of_the_page(part: str, field: str, dims: int) -> None:
+    fields = {field: Part(name=part)} | ({"decoder_block": Part(name=part)} if field == "block" else {})
+    assert trains(small(dims, **fields)).parameters != survey.survey(small(dims), 2, 3, (8,) * dims).parameters
+
+
+@of("my_fusion.py")
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_fusion_of_the_page(part: str, dims: int) -> None:
+    found = trains(small(dims, inserts=parse(f"{part}@join")))
+    assert found.parameters < survey.survey(small(dims), 2, 3, (8,) * dims).parameters  # it answers fewer channels
+
+
+@of("my_loss.py")
+def test_the_loss_of_the_page(part: str) -> None:
+    loss = losses.build(f"0.5*{part}(smoothing=0.2)", first=1)
+    logits, target = torch.randn(2, 3, 4, 4), torch.randint(3, (2, 4, 4), dtype=torch.uint8)
+    target[0, 0] = 255
+    kept = target != 255
+    p = logits.log_softmax(1).movedim(1, -1)[kept]
+    right = p.gather(1, target[kept].long()[:, None])[:, 0]
+    assert torch.allclose(loss(logits, target), -0.5 * (0.8 * right + 0.2 * p.mean(1)).mean())
+    assert loss(logits, torch.full_like(target, 255)) == 0
+
+
+@of("my_augmentation.py")
+def test_the_augmentation_of_the_page(part: str) -> None:
+    made = parts.AUGMENTATIONS.build(Part(name=part, options={"probability": 0.5}), dims=2)
+    draws = [made.draw(np.random.default_rng(seed), 3) for seed in range(100)]
+    assert draws == [made.draw(np.random.default_rng(seed), 3) for seed in range(100)]
+    happened = [one for one in draws if one is not None]
+    assert 25 < len(happened) < 75 and json.loads(json.dumps(happened)) == happened
+    assert made.draw(np.random.default_rng(0), 1) is None
+    images = torch.rand(len(happened), 3, 4, 5)
+    before, changed = images.clone(), made.act(images, happened)
+    assert torch.equal(images, before)
+    for one, old, new in zip(happened, images, changed, strict=True):
+        assert all(torch.equal(new[c], 0 * old[c] if c == one["channel"] else old[c]) for c in range(3))
+
+
+@of("my_reader.py")
+def test_the_reader_of_the_page(part: str, tmp_path: Path) -> None:
+    reader = parts.READERS.build(part)
+    assert (reader_for("a/b.NPY"), ending_of("b.npy"), reader_for("b.nii.gz")) == (part, ".npy", "nifti")
+    one, three = np.random.default_rng(0).random((5, 4)), np.random.default_rng(1).random((3, 5, 4))
+    for name, array in (("one", one), ("three", three)):
+        np.save(tmp_path / f"{name}.npy", array)
+    image = reader.read([tmp_path / "one.npy", tmp_path / "three.npy"])
+    assert np.array_equal(image.array, np.concatenate([one[None], three])) and image.spacing == (1, 1)
+    reader.write_label(tmp_path / "label.npy", label := (one > 0.5).astype(np.uint8), image)
+    assert np.array_equal(reader.read_label(tmp_path / "label.npy").array, label[None])
+    (tmp_path / "bad.npy").write_bytes(b"no array")
+    with pytest.raises(BadData, match=r"bad\.npy: cannot be read"):
+        reader.read_label(tmp_path / "bad.npy")
+
+
+def test_a_task_of_the_readers_files_is_added_checked_and_scored(home: Path) -> None:
+    (home / "my_reader.py").write_text(WRITTEN["my_reader.py"])
+    rng = np.random.default_rng(0)
+    for sub, limit in (("images", 256), ("labels", 2)):
+        (home / sub).mkdir()
+        for number in range(3):
+            np.save(home / sub / f"a{number}.npy", rng.integers(limit, size=(16, 16), dtype=np.uint8))
+    add = ("add", "Task05_Arrays", "--images", f"{home}/images", "--labels", f"{home}/labels/*.npy")
+    check, score = ("check", "Task05"), ("evaluate", "-p", home / "labels", "-r", home / "labels", "-o", home / "out")
+    for words in (add, check, score):
+        for table in parts.TABLES.values():
+            for name in table.added:
+                table.take_back(name)
+        named = [] if words is check else ["--plugin", home / "my_reader.py"]
+        told = CliRunner().invoke(main(), [str(word) for word in ("--home", home, *named, *words)])
+        assert told.exit_code == (2 if words is check else 0), told.output
+        assert words is not check or ("npy" in told.stderr and "--plugin" in told.stderr)
+
+
+def test_a_wrong_shape_is_told_as_the_page_says(tmp_path: Path) -> None:
+    (tmp_path / "wrong_insert.py").write_text(WRITTEN["wrong_insert.py"])
+    load_files([tmp_path / "wrong_insert.py"])
+    with pytest.raises(BadPlan) as problem:
+        survey.survey(small(2, inserts=parse("combed@skip")), 1, 2, (16, 16))
+    assert f"\nautoseg: {problem.value}\n" in EXTENDING
+
+
+def test_the_package_of_the_page_is_a_plugin(install: Callable[..., Path]) -> None:
+    tomllib = pytest.importorskip("tomllib")
+    (text,) = re.findall(r"```toml\n(.*?)```", EXTENDING, re.DOTALL)
+    project = tomllib.loads(text)["project"]
+    files = {"my_blocks/blocks.py": WRITTEN["my_block.py"], "my_blocks/losses.py": WRITTEN["my_loss.py"]}
+    modules = project["entry-points"]["autoseg.plugins"].values()
+    install(project["name"], {"my_blocks/__init__.py": "", **files}, *modules, version=project["version"])
+    load_installed(pytest.fail)
+    assert [(plugin.name, {name for _, name in plugin.parts}) for plugin in LOADED] == [
+        ("my-blocks==1.2", {"gated", "smooth_ce"})
+    ]
+    assert f"pip install {LOADED[0].name}`" in EXTENDING
+    trains(small(2, block=Part(name="gated")))

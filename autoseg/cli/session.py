@@ -16,6 +16,7 @@ import rich_click as click
 from autoseg.errors import BadUsage
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
     from autoseg.records import Plan
@@ -90,13 +91,15 @@ class Session:
 
     @classmethod
     def open(cls, home: Path, plugins: Iterable[Path], verbose: bool) -> Session:
-        """Loads the plug-ins the user named."""
-        from autoseg.parts import load_plugin
+        """Loads the plug-ins: the files that the user named first, which have their way, then the installed ones."""
+        from autoseg.plugins import load_files, load_installed
         from autoseg.store import Home
 
         if not verbose:
             warnings.simplefilter("ignore")
-        return cls(Home(home), Terminal(), dict(load_plugin(file) for file in plugins), verbose)
+        voice, named = Terminal(), load_files(plugins)
+        load_installed(voice.say)
+        return cls(Home(home), voice, named, verbose)
 
     def task(self, wish: str | None) -> str:
         """The task the user named, or the current one, which is said."""
@@ -128,21 +131,25 @@ def echo_json(fields: Any) -> None:
     click.echo(json.dumps(fields, indent=1))
 
 
-def table(title: str, columns: list[str], rows: Iterable[Iterable[str]]) -> None:
-    """A table to stdout; as wide as it needs to be where stdout is no terminal."""
+def out() -> Console:
+    """Stdout; as wide as need be where it is no terminal."""
     from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=240)
+
+
+def table(title: str, columns: list[str], rows: Iterable[Iterable[str]]) -> None:
+    """A table to stdout."""
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=240)
     shown = Table(title=Text(title), title_justify="left", header_style="bold")
     for column in columns:
         shown.add_column(column, overflow="fold")
     for row in rows:
         shown.add_row(*row)
-    console.print(shown, markup=False)
+    out().print(shown, markup=False)
 
 
 def gigabytes(text: str) -> int:

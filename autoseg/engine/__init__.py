@@ -8,11 +8,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import Protocol, TypeVar
 
-from autoseg import parts
 from autoseg.errors import RunFailed
+from autoseg.plugins import LOADED, Plugin
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -42,7 +41,7 @@ class Pool:
     def run(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[int, Result]]:
         """In the order in which they are done."""
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self.workers, context, initializer=_load, initargs=(tuple(parts.LOADED),)) as pool:
+        with ProcessPoolExecutor(self.workers, context, initializer=_load, initargs=(tuple(LOADED),)) as pool:
             try:
                 waiting = {pool.submit(_single, function, job): index for index, job in enumerate(jobs)}
                 for done in as_completed(waiting):
@@ -56,10 +55,10 @@ class Pool:
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _load(plugins: Sequence[Path]) -> None:
+def _load(plugins: Sequence[Plugin]) -> None:
     """A worker knows the parts that the process it works for knows."""
-    for file in plugins:
-        parts.load_plugin(file)
+    for plugin in plugins:
+        plugin.run()
 
 
 def _single(function: Callable[[Job], Result], job: Job) -> Result:

@@ -8,9 +8,10 @@ from typing import Protocol
 
 from autoseg.errors import BadData
 from autoseg.image import Array, Image
+from autoseg.parts import READERS
 from autoseg.readers.geometry import Misfit, same_place
 
-__all__ = ["ENDINGS", "Misfit", "Reader", "ending_of", "is_litter", "reader_for", "same_place", "stem_of"]
+__all__ = ["ENDINGS", "Misfit", "Reader", "ending_of", "endings", "is_litter", "reader_for", "same_place", "stem_of"]
 
 
 class Reader(Protocol):
@@ -41,8 +42,7 @@ class Reader(Protocol):
         ...
 
 
-# by ending, longest first; the names are those of the table of readers
-ENDINGS = {
+ENDINGS = {  # of autoseg's own readers
     ".nii.gz": "nifti",
     ".nii": "nifti",
     ".tiff": "raster",
@@ -53,10 +53,15 @@ ENDINGS = {
 }
 
 
+def endings() -> dict[str, str]:
+    """Which reader reads which ending, those of plug-ins among them."""
+    return ENDINGS | {ending: name for name in READERS.added for ending in READERS.build(name).endings}
+
+
 def ending_of(name: str) -> str:
-    """The known ending of a file name, lower case; '' when no reader knows it."""
+    """The known ending of a file name, the longest one, lower case; '' when no reader knows it."""
     low = name.lower()
-    return next((ending for ending in ENDINGS if low.endswith(ending)), "")
+    return max((ending for ending in endings() if low.endswith(ending)), key=len, default="")
 
 
 def stem_of(name: str) -> str:
@@ -67,9 +72,9 @@ def stem_of(name: str) -> str:
 def reader_for(name: str) -> str:
     """The name of the reader of a file. Raises: BadData that lists the known endings."""
     if not (ending := ending_of(name)):
-        known = " ".join(ENDINGS)
-        raise BadData("no reader for this kind of file", where=name, expected=f"one of {known}")
-    return ENDINGS[ending]
+        known, remedy = " ".join(endings()), "a reader of your own is loaded with --plugin FILE.py"
+        raise BadData("no reader for this kind of file", where=name, expected=f"one of {known}", remedy=remedy)
+    return endings()[ending]
 
 
 def is_litter(name: str) -> bool:

@@ -6,13 +6,15 @@ import functools
 import math
 import operator
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from autoseg import parts
+from autoseg.catalogue import entries
 from autoseg.engine import Here, Pool, cores, local
 from autoseg.errors import AutosegError, BadData, RunFailed
+from autoseg.plugins import load_files, load_installed
 from autoseg.records import Folds
 from autoseg.store import load_record
 
@@ -88,8 +90,12 @@ def test_a_pool_has_no_more_workers_than_jobs_or_cores() -> None:
     assert isinstance(by_itself, Here) if cores() == 1 else getattr(by_itself, "workers", 0) == cores()
 
 
-def test_workers_know_the_plugins_of_the_process_they_work_for(tmp_path: Path) -> None:
+def test_workers_know_the_plugins_of_the_process_they_work_for(tmp_path: Path, install: Callable[..., Path]) -> None:
+    text = 'from autoseg.parts import SCHEDULES\n\nSCHEDULES.add("NAME")(lambda steps: lambda step: 0.5)\n'
     plugin = tmp_path / "mine.py"
-    plugin.write_text('from autoseg.parts import SCHEDULES\n\nSCHEDULES.add("mine")(lambda steps: lambda step: 0.5)\n')
-    parts.load_plugin(plugin)
-    assert [found[0]["kind"] for _, found in Pool(1).run(parts.catalogue, ["mine"])] == ["schedule"]
+    plugin.write_text(text.replace("NAME", "mine"))
+    load_files([plugin])
+    install("packed", {"packed/__init__.py": text.replace("NAME", "packed")}, "packed")
+    load_installed(pytest.fail)
+    found = Pool(1).run(entries, ["mine", "packed"])
+    assert [entry.kind for _, one in found for entry in one] == ["schedule", "schedule"]
