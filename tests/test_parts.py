@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +11,9 @@ import torch
 
 from autoseg import parts
 from autoseg.arrays.intensity import describe
-from autoseg.errors import BadPlan, BadUsage
-from autoseg.parts import TABLES, Table, catalogue, load_plugin
+from autoseg.errors import BadPlan
+from autoseg.nets import drawing, survey
+from autoseg.parts import TABLES, Table
 from autoseg.readers import ENDINGS
 from autoseg.records import Network, Part
 
@@ -25,19 +22,6 @@ EVERY = [(kind, name) for kind, table in TABLES.items() for name in table]
 
 def every(kind: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("name", list(TABLES[kind]))
-
-
-@pytest.fixture
-def tables() -> Iterator[dict[str, Table]]:
-    """The tables, put back as they were."""
-    before = {kind: dict(table._added) for kind, table in TABLES.items()}
-    modules = set(sys.modules)
-    yield TABLES
-    for kind, table in TABLES.items():
-        table._added = before[kind]
-    for module in set(sys.modules) - modules:
-        if module.startswith("autoseg_plugin_"):
-            del sys.modules[module]
 
 
 def volume(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -90,65 +74,41 @@ def test_options_reach_the_part() -> None:
     assert parts.AUGMENTATIONS.build(Part(name="noise", options={"sd": 0.7}), dims=2).sd == 0.7
 
 
-def test_a_name_is_never_replaced(tables: dict[str, Table]) -> None:
-    assert "mine" not in tables["schedules"]
-    tables["schedules"].add("mine")(lambda steps: lambda step: 0.5)
-    assert "mine" in tables["schedules"] and "mine" in list(tables["schedules"])
-    assert tables["schedules"].build("mine", steps=3)(1) == 0.5
+def test_a_name_is_never_replaced() -> None:
+    assert "mine" not in TABLES["schedules"]
+    TABLES["schedules"].add("mine")(lambda steps: lambda step: 0.5)
+    assert "mine" in TABLES["schedules"] and "mine" in list(TABLES["schedules"])
+    assert TABLES["schedules"].build("mine", steps=3)(1) == 0.5
     for name in ("mine", "poly"):
         with pytest.raises(BadPlan, match=f"{name!r} exists already"):
-            tables["schedules"].add(name)(lambda steps: lambda step: 0.1)
-    assert tables["schedules"].build("mine", steps=3)(1) == 0.5
+            TABLES["schedules"].add(name)(lambda steps: lambda step: 0.1)
+    assert TABLES["schedules"].build("mine", steps=3)(1) == 0.5
 
 
-def test_the_catalogue_has_a_row_per_part() -> None:
-    rows = catalogue()
-    assert [row["name"] for row in rows] == [name for _, name in EVERY]
-    assert all(row["what"] for row in rows)
-    assert [row["kind"] for row in catalogue("keep")] == ["resampler"]
-    assert "sd=0.1" in catalogue("noise")[0]["options"]
-    with pytest.raises(BadUsage, match=r"'unett' \(did you mean unet"):
-        catalogue("unett")
+@pytest.mark.parametrize("name", ["", "my-part", "2d", " mine", "é", 3, None])
+def test_a_name_that_no_plan_could_spell_is_refused(name: Any) -> None:
+    with pytest.raises(BadPlan, match="cannot name a part"):
+        TABLES["schedules"].add(name)
 
 
-# -- plug-ins ------------------------------------------------------------------------------------------
+def test_of_the_context_a_part_takes_what_it_has_parameters_for() -> None:
+    class Bare(torch.nn.Module):
+        """Has no constructor of its own."""
 
-PLUGIN = '''
-from autoseg.parts import SCHEDULES
-
-@SCHEDULES.add("halved")
-def halved(steps: int, by: float = 2.0):
-    """One over by."""
-    return lambda step: 1 / by
-'''
-
-
-def test_a_plugin_adds_its_part_and_answers_its_hash(tables: dict[str, Table], tmp_path: Path) -> None:
-    file = tmp_path / "mine.py"
-    file.write_text(PLUGIN)
-    assert load_plugin(file) == ("mine.py", hashlib.sha256(PLUGIN.encode()).hexdigest())
-    assert tables["schedules"].build(Part(name="halved", options={"by": 4.0}), steps=1)(0) == 0.25
-    assert catalogue("halved")[0]["what"] == "One over by."
+    TABLES["inserts"].add("bare")(Bare)
+    TABLES["inserts"].add("some")(lambda size, dims: (size, dims))
+    TABLES["inserts"].add("every")(lambda **context: context)
+    context = {"dims": 2, "channels": 4, "size": (3, 3)}
+    assert isinstance(parts.INSERTS.build("bare", **context), Bare)
+    assert parts.INSERTS.build("some", **context) == ((3, 3), 2)
+    assert parts.INSERTS.build("every", **context) == context
 
 
-@pytest.mark.parametrize("text", ["1 / 0", "def", "import nothing_of_that_name", PLUGIN.replace("halved", "poly")])
-def test_a_plugin_that_fails_is_named(tables: dict[str, Table], tmp_path: Path, text: str) -> None:
-    file = tmp_path / "broken.py"
-    file.write_text(text)
-    with pytest.raises(BadUsage, match=r"--plugin: .*broken\.py could not be loaded: \w+: "):
-        load_plugin(file)
-
-
-def test_what_is_no_python_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadUsage, match="no file"):
-        load_plugin(tmp_path / "absent.py")
-    (tmp_path / "a.txt").write_text(PLUGIN)
-    with pytest.raises(BadUsage, match="is not a Python file"):
-        load_plugin(tmp_path / "a.txt")
-
-
-def test_the_plugins_of_these_tests_are_gone() -> None:
-    assert not any(table._added for table in TABLES.values())
+def test_what_was_added_can_be_taken_back() -> None:
+    TABLES["schedules"].add("mine")(lambda steps: lambda step: 0.5)
+    assert list(TABLES["schedules"].added) == ["mine"]
+    TABLES["schedules"].take_back("mine")
+    assert "mine" not in TABLES["schedules"] and TABLES["schedules"].added == {}
 
 
 # -- contracts -----------------------------------------------------------------------------------------
@@ -197,43 +157,177 @@ def test_keep_refuses_to_resample() -> None:
         parts.RESAMPLERS.build("keep")(np.zeros((1, 3, 4, 5), np.float32), (3, 4, 6), coarse=None)
 
 
+def small(dims: int, **fields: Any) -> Network:
+    """Three stages, the last of which halves one axis alone."""
+    strides = ((1,) * dims, (2,) * dims, (1,) * (dims - 1) + (2,))
+    return Network.plain((8, 12, 16), strides, **fields)
+
+
+def suited(name: str, dims: int, **fields: Any) -> Network:
+    """The small network as the architecture would have it."""
+    suit = getattr(parts.NETWORKS.get(name), "suit", None)
+    plain = small(dims, architecture=Part(name=name), **fields)
+    made = plain if suit is None else suit(plain)
+    assert isinstance(made, Network)
+    return made
+
+
 @every("architectures")
 @pytest.mark.parametrize("dims", [2, 3])
 def test_networks_give_logits_finest_first(name: str, dims: int) -> None:
-    network = Network(
-        architecture=Part(name=name), block=Part(name="plain"), norm=Part(name="instance"), features=(4, 6, 8),
-        strides=((1,) * dims, (2,) * dims, (1,) * (dims - 1) + (2,)), kernels=((3,) * dims,) * 3,
-    )  # fmt: skip
-    model = parts.NETWORKS.build(network.architecture, network=network, channels=2, classes=3)
-    size = tuple(3 * d for d in network.divisor)
-    outputs = model.train()(volume(2, 2, *size))
+    if (name, dims) == ("deeplabv3p", 3):
+        with pytest.raises(BadPlan, match="2D"):
+            suited(name, dims)
+        return
+    network = suited(name, dims)
+    size = tuple(d * max(1, 16 // d) for d in network.divisor)
+    model = parts.NETWORKS.build(network.architecture, network=network, channels=2, classes=3, patch=size)
+    outputs = list(model.train()(volume(2, 2, *size)))
     assert outputs[0].shape == (2, 3, *size)
     voxels = [output[0, 0].numel() for output in outputs]
-    assert len(outputs) > 1 and voxels == sorted(voxels, reverse=True)
+    assert voxels == sorted(voxels, reverse=True)
+    assert len(getattr(model, "head_weights", voxels)) == len(outputs)
     assert all(output.isfinite().all() for output in outputs)
-    outputs[0].sum().backward()
+    sum(output.float().square().mean() for output in outputs).backward()
+    assert all(w.grad is not None and w.grad.isfinite().all() for w in model.parameters() if w.requires_grad)
     with torch.no_grad():
-        outputs = model.eval()(volume(2, 2, *size))
+        outputs = list(model.eval()(volume(2, 2, *size)))
     assert [tuple(output.shape) for output in outputs] == [(2, 3, *size)]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        low = model(volume(2, 2, *size))[0].float()
+    assert low.isfinite().all()
+    assert (low - outputs[0]).abs().mean() < 0.1 * (outputs[0].std() + 0.1)
+    stored = model.state_dict()
+    assert len({tensor.data_ptr() for tensor in stored.values() if tensor.numel()}) == len(stored)  # for safetensors
+
+
+@every("architectures")
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_survey_counts_what_a_network_has(name: str, dims: int) -> None:
+    if (name, dims) == ("deeplabv3p", 3):
+        return
+    network = suited(name, dims)
+    size = tuple(d * max(1, 16 // d) for d in network.divisor)
+    found = survey.survey(network, 2, 3, size)
+    model = survey.build(network, 2, 3, size)
+    assert found.parameters == sum(weight.numel() for weight in model.parameters())
+    assert found.flops > 0 and found.kept > 0 and found.outputs[0] == (3, *size)
+    assert 0.9 * found.parameters <= sum(unit.parameters for unit in found.units) <= found.parameters
+    assert 0.9 * found.flops <= sum(unit.flops for unit in found.units) <= found.flops
+    assert drawing.svg(network, found, size, name).startswith("<svg")
 
 
 @every("blocks")
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2), (1, 2), (1, 1, 1), (2, 2, 2), (1, 2, 2)])
-@pytest.mark.parametrize("convs", [1, 2])
-def test_blocks_round_the_shape_up(name: str, stride: tuple[int, ...], convs: int) -> None:
-    dims = len(stride)
-    context: dict[str, Any] = {"dims": dims, "channels_in": 3, "channels_out": 4, "stride": stride, "convs": convs}
+@pytest.mark.parametrize("channels", [(3, 4), (8, 8)])
+def test_blocks_round_the_shape_up(name: str, stride: tuple[int, ...], channels: tuple[int, int]) -> None:
+    dims, (source, width) = len(stride), channels
+    context: dict[str, Any] = {"dims": dims, "channels_in": source, "channels_out": width, "stride": stride}
     for kernel in ((3,) * dims, (1,) + (3,) * (dims - 1)):
+        if (name, dims) == ("deformable", 3):
+            with pytest.raises(BadPlan, match="2D"):
+                parts.BLOCKS.build(name, **context, kernel=kernel, norm=Part(name="instance"))
+            continue
         block = parts.BLOCKS.build(name, **context, kernel=kernel, norm=Part(name="instance"))
         for size in ((8, 6, 4)[:dims], (7, 5, 9)[:dims]):
             expected = [-(-n // s) for n, s in zip(size, stride, strict=True)]
-            assert list(block(volume(2, 3, *size)).shape) == [2, 4, *expected]
+            assert list(block(volume(2, source, *size)).shape) == [2, width, *expected]
+
+
+MAPS = [(7, 6), (6, 5, 4)]
+
+
+def stands(name: str, size: tuple[int, ...], channels: int = 8) -> tuple[torch.nn.Module, tuple[Any, ...]]:
+    """An insert, and what it is called with after the map: the encoder's features where it wants them."""
+    encoder = ((4, tuple(2 * n for n in size)), (channels, size))
+    insert = parts.INSERTS.build(
+        name, dims=len(size), channels=channels, size=size, norm=Part(name="instance"), encoder=encoder
+    )
+    wants = "encoder" in inspect.signature(parts.INSERTS.get(name)).parameters
+    features = [volume(2, width, *edges, seed=7) for width, edges in encoder]
+    return insert, ((features,) if wants else ())
+
+
+@every("inserts")
+@pytest.mark.parametrize("size", MAPS)
+def test_inserts_keep_the_shape_and_learn(name: str, size: tuple[int, ...]) -> None:
+    insert, more = stands(name, size)
+    for weight in insert.parameters():  # scales that start at zero keep what is behind them from learning
+        if not weight.any():
+            torch.nn.init.constant_(weight, 0.5)
+    x = volume(2, 8, *size).requires_grad_()
+    y = insert(x, *more)
+    assert y.shape == x.shape and y.isfinite().all()
+    (y * volume(*y.shape, seed=1)).sum().backward()
+    assert x.grad is not None and x.grad.isfinite().all() and x.grad.any()
+    assert all(w.grad is not None and w.grad.isfinite().all() for w in insert.parameters())
+    assert not torch.equal(y, x)
+
+
+@every("inserts")
+@pytest.mark.parametrize("size", MAPS)
+def test_inserts_run_in_bf16_and_with_channels_last(name: str, size: tuple[int, ...]) -> None:
+    insert, more = stands(name, size)
+    x = volume(2, 8, *size)
+    layout: Any = torch.channels_last if len(size) == 2 else torch.channels_last_3d
+    with torch.no_grad():
+        plain = insert(x, *more)
+        assert torch.allclose(insert(x.contiguous(memory_format=layout), *more), plain, atol=1e-4)
+        with torch.autocast("cpu", torch.bfloat16):
+            low = insert(x.bfloat16(), *([f.bfloat16() for f in features] for features in more)).float()
+    assert low.isfinite().all()
+    assert (low - plain).abs().mean() < 0.1 * plain.abs().mean() + 0.02
+
+
+@every("inserts")
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("channels", [1, 3, 32])
+def test_inserts_stand_on_small_maps(name: str, dims: int, channels: int) -> None:
+    """A map of one position, at its site in evaluation; refused with a sentence or answered in shape."""
+    for size in ((1,) * dims, (1,) * (dims - 1) + (5,)):
+        insert, more = stands(name, size, channels)
+        with torch.no_grad():
+            y = insert.eval()(volume(2, channels, *size), *more)
+        assert y.shape == (2, channels, *size) and y.isfinite().all()
+
+
+@every("fusions")
+@pytest.mark.parametrize("size", [*MAPS, (1, 1), (1, 1, 1)])
+@pytest.mark.parametrize("channels", [1, 8])
+def test_fusions_answer_the_channels_they_say(name: str, size: tuple[int, ...], channels: int) -> None:
+    fusion = parts.JOINS.build(name, dims=len(size), channels=channels, size=size, norm=Part(name="group"))
+    skip, up = (volume(2, channels, *size, seed=seed).requires_grad_() for seed in (0, 1))
+    y = fusion(skip, up)
+    assert y.shape == (2, fusion.channels_out, *size) and y.isfinite().all()
+    (y * volume(*y.shape, seed=2)).sum().backward()
+    assert all(x.grad is not None and x.grad.any() for x in (skip, up))
+    assert all(w.grad is not None for w in fusion.parameters())
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        low = fusion(skip.bfloat16(), up.bfloat16()).float()
+    assert (low - y).abs().mean() < 0.1 * y.abs().mean() + 0.02
+
+
+@every("downsampling")
+@pytest.mark.parametrize("stride", [(2, 2), (1, 2), (2, 2, 2), (1, 2, 2)])
+def test_ways_down_round_the_shape_up(name: str, stride: tuple[int, ...]) -> None:
+    down = parts.DOWNSAMPLERS.build(name, dims=len(stride), channels=3, stride=stride)
+    size = (7, 6, 5)[: len(stride)]
+    if down is not None:
+        assert list(down(volume(2, 3, *size)).shape) == [2, 3, *(-(-n // s) for n, s in zip(size, stride, strict=True))]
+
+
+@every("upsampling")
+@pytest.mark.parametrize("stride", [(2, 2), (1, 2), (2, 2, 2), (1, 2, 2)])
+def test_ways_up_multiply_the_shape(name: str, stride: tuple[int, ...]) -> None:
+    up = parts.UPSAMPLERS.build(name, dims=len(stride), channels_in=4, channels_out=3, stride=stride)
+    size = (3, 2, 5)[: len(stride)]
+    assert list(up(volume(2, 4, *size)).shape) == [2, 3, *(n * s for n, s in zip(size, stride, strict=True))]
 
 
 @every("norms")
 @pytest.mark.parametrize("dims", [2, 3])
 def test_norms_centre_and_scale(name: str, dims: int) -> None:
-    for channels in (1, 6, 8, 13):
+    for channels in (2 if name == "layer" else 1, 6, 8, 13):  # one channel leaves a layer norm nothing
         norm = parts.NORMS.build(name, dims=dims, channels=channels)
         x = 5 + 3 * volume(2, channels, *(12,) * dims)
         y = norm(x).detach()

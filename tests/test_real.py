@@ -67,7 +67,8 @@ def test_a_few_steps_and_a_score(real: Path, home: Path, name: str, configuratio
     dims = int(configuration[0])
     here = f"configurations.{configuration}"
     strides = [[1] * dims if s == 1 else ([1] * (dims - 2) + [2, 2]) for s in stages]
-    network = {"features": [4, 8, 8][: len(stages)], "strides": strides, "kernels": [[3] * dims] * len(stages)}
+    network = {"features": [4, 8, 8][: len(stages)], "strides": strides, "kernels": [[3] * dims] * len(stages),
+               "depths": [1] * len(stages), "decoder_depths": [1] * (len(stages) - 1)}  # fmt: skip
     changes = [f"{here}.network.{field}={json.dumps(value)}" for field, value in network.items()]
     # all fields of a network change together: the record is checked whole
     fields = [w for c in (*changes, f"{here}.patch={small}", f"{here}.batch=2") for w in ("--set", c)]

@@ -10,7 +10,7 @@ import rich_click as click
 from autoseg.cli.session import table
 
 if TYPE_CHECKING:
-    from autoseg.records import Configuration, Fingerprint, Means, Plan, Scores
+    from autoseg.records import Configuration, Fingerprint, Means, Network, Plan, Scores
 
 WORST = 3
 
@@ -44,7 +44,9 @@ def _described(plan: Plan, title: str) -> dict[str, str]:
         "batch": str(one.batch),
         "normalise": ", ".join(dict.fromkeys(part.name for part in one.normalise)),
         "resample": one.resample.name,
-        "network": f"{one.network.architecture.name}, {len(one.network.features)} stages",
+        "network": f"{one.network.architecture.text}, {len(one.network.features)} stages",
+        "blocks": _blocks(one.network),
+        "inserts": "  ".join(insert.text for insert in one.network.inserts) or "–",
         "features": " ".join(map(str, one.network.features)),
         "strides": " ".join("×".join(map(str, s)) for s in one.network.strides),
         "kernels": " ".join("×".join(map(str, k)) for k in one.network.kernels),
@@ -54,6 +56,12 @@ def _described(plan: Plan, title: str) -> dict[str, str]:
         "steps": f"{one.train.steps:,}",
         "hours": _hours(plan, title, one),
     }
+
+
+def _blocks(network: Network) -> str:
+    """residual 1 3 4 6, decoder plain(convs=1) 1 1 1."""
+    encoder = f"{network.block.text} {' '.join(map(str, network.depths))}"
+    return f"{encoder}; decoder {network.decoder_block.text} {' '.join(map(str, network.decoder_depths))}"
 
 
 def _hours(plan: Plan, title: str, one: Configuration) -> str:

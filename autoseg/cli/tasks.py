@@ -69,7 +69,11 @@ def check(context: click.RichContext, task: str, workers: int | None, as_json: b
 @click.argument("task")
 @click.option("--memory", help="Memory of the device to plan for: 8GB.")
 @device_option
-@click.option("--loss", help="For example dice+ce or dice+focal.")
+@click.option("--network", help="Architecture: unet, resenc, unetpp …; autoseg parts lists all, with their options.")
+@click.option("--block", help="Block of every stage: plain, residual, convnext …")
+@click.option("--insert", help="What stands where: cbam@skip[0:2]+coord@encoder, attention_gate@join.")
+@click.option("--loss", help="For example dice+ce or 0.3*ce+0.7*tversky(alpha=0.3).")
+@click.option("--draw", is_flag=True, help="Draw the networks as SVG pictures beside the plan.")
 @click.option("--set", "changes", multiple=True, help="FIELD=VALUE: change the plan, e.g. configurations.2d.batch=8.")
 @click.option("--as", "name", default="default", help="Name of the plan.")
 @click.option("--splits", type=click.Path(path_type=Path), help="Folds from nnU-Net's splits_final.json.")
@@ -81,7 +85,11 @@ def plan(
     task: str,
     memory: str | None,
     device: str,
+    network: str | None,
+    block: str | None,
+    insert: str | None,
     loss: str | None,
+    draw: bool,
     changes: tuple[str, ...],
     name: str,
     splits: Path | None,
@@ -89,15 +97,18 @@ def plan(
     as_json: bool,
 ) -> None:
     """Measure a task and decide everything that can be decided."""
-    from autoseg.pipeline.tasks import make_plan
+    from autoseg.pipeline import tasks
 
     session = current(context)
-    made = make_plan(
+    made = tasks.make_plan(
         session.home, session.home.task(task), session.voice, name=name, device=device,
-        memory=gigabytes(memory) if memory else None, loss=loss, changes=dict(map(change, changes)),
-        splits=splits, workers=workers,
+        memory=gigabytes(memory) if memory else None, variant=tasks.variant(network, block, insert, loss),
+        changes=dict(map(change, changes)), splits=splits, workers=workers,
     )  # fmt: skip
+    pictures = tasks.draw(session.home, made) if draw else []
     if as_json:
         echo_json(made.model_dump(mode="json"))
     else:
         show.plan(made, session.home.plan_file(made.task, made.name))
+    for picture in pictures:
+        session.voice.say(f"drawn: {picture}")

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from autoseg.errors import BadData, BadUsage
 from autoseg.layouts.common import split_channel
+from autoseg.parts import NETWORKS
 from autoseg.pipeline import scoring, tasks
 from autoseg.pipeline.voice import Voice
+from autoseg.plugins import require
 from autoseg.readers import ending_of, is_litter, stem_of
-from autoseg.records import Checkpoint, Configuration, Measures, Plan, Question, Run, Scores
+from autoseg.records import Checkpoint, Configuration, Measures, Plan, Question, Run, Scores, amend
 from autoseg.steps import cases as casework
 from autoseg.steps import evaluate
-from autoseg.store import Home, RunFolder, load_tensors, whole
+from autoseg.store import Home, RunFolder, load_header, load_tensors, whole
 
 if TYPE_CHECKING:
     from autoseg.image import Array, Image
@@ -50,18 +52,20 @@ def load_model(
     plugins: Mapping[str, str],
     step: float = 0.5,
     mirror: bool = True,
+    fast: int | None = None,
 ) -> Model:
     """The model of runs that differ in their fold alone (and in seed and steps).
 
-    Raises: BadUsage when they differ in more, or a plug-in of theirs is not loaded.
+    Args:
+        fast: predict with the head of this depth alone, where the networks have heads of several depths.
+    Raises: BadUsage when they differ in more, have no such heads, or a plug-in of theirs is not loaded.
     """
     from autoseg.steps import device as devices
-    from autoseg.steps import train
 
     chosen = devices.choose(device)
     networks, run = [], None
     for folder in folders:
-        header, tensors = load_tensors(Checkpoint, folder.checkpoint_file)
+        header = load_header(Checkpoint, folder.checkpoint_file)
         if run is not None and _seen(header.run) != _seen(run):
             raise BadUsage(
                 f"folds {run.fold} and {header.run.fold} were trained with different plans",
@@ -70,11 +74,36 @@ def load_model(
             )
         run = header.run
         require_plugins(run, plugins)
-        network = train.build_network(run.settings, run.question)
-        train.load_network(network, tensors)
-        networks.append(network.to(chosen).eval())
+        settings = run.settings if fast is None else _at_depth(run.settings, fast)
+        networks.append(_network(settings, run.question, folder).to(chosen).eval())
     assert run is not None
     return Model(run, networks, chosen, step, mirror)
+
+
+def _at_depth(settings: Configuration, depth: int) -> Configuration:
+    """The configuration, its network to predict with the head of that depth alone."""
+    architecture = settings.network.architecture
+    if not hasattr(NETWORKS.get(architecture.name), "prune"):
+        raise BadUsage(f"{architecture.name} has no heads of several depths", where="--fast", expected="a unetpp")
+    options = {"mode": "fast", "depth": depth}
+    return amend(settings, {f"network.architecture.options.{name}": value for name, value in options.items()})
+
+
+def _network(settings: Configuration, question: Question, folder: RunFolder) -> Any:
+    """The network of a run without what prediction does not need; of the checkpoint nothing else is read."""
+    from autoseg.nets.blocks.repvgg import fuse
+    from autoseg.steps import train
+
+    network = train.build_network(settings, question)
+    trained = {f"network.{name}" for name in network.state_dict()}
+    if prune := getattr(network, "prune", None):
+        prune()
+    idle = trained - {f"network.{name}" for name in network.state_dict()}
+    _, tensors = load_tensors(
+        Checkpoint, folder.checkpoint_file, wanted=lambda name: name.startswith("network.") and name not in idle
+    )
+    train.load_network(network, tensors)
+    return fuse(network)
 
 
 def _seen(run: Run) -> tuple[Configuration, Question]:
@@ -84,11 +113,8 @@ def _seen(run: Run) -> tuple[Configuration, Question]:
 
 
 def require_plugins(run: Run, loaded: Mapping[str, str]) -> None:
-    """Raises: BadUsage when the run was trained with a plug-in that is absent, or had other contents."""
-    for name, content in run.plugins.items():
-        if loaded.get(name) != content:
-            what = "is another version of" if name in loaded else "was not given:"
-            raise BadUsage(f"--plugin {what} {name} (sha256 {content[:12]}), with which this run was trained")
+    """Raises: BadUsage when the run was trained with a plug-in that is absent, or has other contents now."""
+    require(run.plugins, loaded)
 
 
 def choose_runs(

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from autoseg import engine, layouts
+from autoseg import engine, layouts, parts
 from autoseg.errors import BadData, BadFile, BadPlan, BadTask, BadUsage
 from autoseg.layouts import folds as folding
 from autoseg.pipeline.voice import Voice
@@ -25,9 +25,10 @@ from autoseg.records import (
     amend,
     digest,
 )
-from autoseg.steps import cases, fingerprint, preprocess
+from autoseg.steps import cases, design, fingerprint, preprocess
 from autoseg.steps import plan as planning
-from autoseg.store import Home, Preprocessed, lock, save_record
+from autoseg.steps.design import Variant
+from autoseg.store import Home, Preprocessed, lock, save_record, save_text
 
 PATIENCE = 86_400.0  # seconds to wait for another process that preprocesses the same
 
@@ -107,7 +108,7 @@ def make_plan(
     name: str = "default",
     device: str = "auto",
     memory: int | None = None,
-    loss: str | None = None,
+    variant: Variant | None = None,
     changes: Mapping[str, Any] | None = None,
     splits: Path | None = None,
     workers: int | None = None,
@@ -121,20 +122,48 @@ def make_plan(
     folds = folds_of(home, task, dataset, voice, splits)
     target, here = target_of(device, memory)
     ids = (digest(measured), digest(folds))
-    plan = planning.make(measured, dataset.question(), target, task=task, name=name, ids=ids)
+    plan = planning.make(measured, dataset.question(), target, task=task, name=name, ids=ids, variant=variant)
+    plan = _amended(plan, changes or {})
+    design.require_parts(plan)
     plan = planning.schedule_for(plan, _speeds(plan, voice) if here and target.device == "cpu" else {})
-    changes = dict(changes or {})
-    if loss is not None:
-        changes |= {f"configurations.{title}.train.loss": loss for title in plan.configurations}
-    if changes:
-        plan = amend(plan, changes, where="--set")
-        if (plan.task, plan.name) != (task, name):
-            raise BadPlan("task and name of a plan are not set by hand", where="--set", remedy="give --as NAME")
-        planning.require_parts(plan)
-        plan = plan.model_copy(update={"because": {**plan.because, **dict.fromkeys(changes, "set by hand")}})
+    plan = _amended(plan, changes or {})  # again, as the steps may be among the changes
     save_record(file, plan)
     home.make_current(task, name)
     return plan
+
+
+def _amended(plan: Plan, changes: Mapping[str, Any]) -> Plan:
+    """The plan as the user wants it. Raises: BadPlan for a field that there is not."""
+    if not changes:
+        return plan
+    made = amend(plan, changes, where="--set")
+    if (made.task, made.name) != (plan.task, plan.name):
+        raise BadPlan("task and name of a plan are not set by hand", where="--set", remedy="give --as NAME")
+    return made.model_copy(update={"because": {**made.because, **dict.fromkeys(changes, "set by hand")}})
+
+
+def variant(network: str | None, block: str | None, insert: str | None, loss: str | None) -> Variant:
+    """What the texts of the command line ask of a plan. Raises: BadPlan for what they do not spell."""
+    from autoseg.nets import places
+
+    return Variant(
+        architecture=parts.spelled(network, "--network") if network else design.PLAIN,
+        block=parts.spelled(block, "--block") if block else None,
+        inserts=places.parse(insert or ""),
+        loss=loss,
+    )
+
+
+def draw(home: Home, plan: Plan) -> list[Path]:
+    """Draws the network of every configuration beside the plan; answers the files."""
+    from autoseg.nets import drawing
+
+    files = []
+    for title, found in design.require_parts(plan).items():
+        one, file = plan.configurations[title], home.drawing_file(plan.task, plan.name, title)
+        save_text(file, drawing.svg(one.network, found, one.patch, f"{plan.task} · {plan.name} · {title}"))
+        files.append(file)
+    return files
 
 
 def target_of(device: str, memory: int | None) -> tuple[Target, bool]:

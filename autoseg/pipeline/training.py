@@ -12,7 +12,9 @@ from autoseg import __version__
 from autoseg.errors import BadData, BadFile, BadUsage
 from autoseg.pipeline import prediction, tasks
 from autoseg.pipeline.voice import Voice
+from autoseg.plugins import used
 from autoseg.records import Checkpoint, Configuration, Fingerprint, Folds, Plan, Run, digest
+from autoseg.steps import design
 from autoseg.steps import plan as planning
 from autoseg.store import Home, Preprocessed, RunFolder, load_tensors, lock, save_record, save_tensors
 
@@ -157,6 +159,7 @@ def _begun(plan: Plan, wish: Wish, cases: FoldCases, device: torch.device, voice
     from autoseg.steps import train as step
 
     settings = _settings(plan, wish)
+    design.require(settings, plan.question)
     precision = devices.precision(device, settings.train.precision)
     if wish.budget is not None:
         voice.say(f"measuring {PROBE_STEPS} steps")
@@ -167,7 +170,7 @@ def _begun(plan: Plan, wish: Wish, cases: FoldCases, device: torch.device, voice
     return Run(
         task=plan.task, plan=plan.name, configuration=wish.configuration, fold=wish.fold, seed=wish.seed,
         settings=settings, question=plan.question, folds=cases.folds, device=device.type, precision=precision,
-        threads=torch.get_num_threads(), budget=wish.budget, plugins=dict(wish.plugins),
+        threads=torch.get_num_threads(), budget=wish.budget, plugins={**wish.plugins, **used(settings, plan.question)},
         skipped=cases.skipped, version=__version__,
     )  # fmt: skip
 

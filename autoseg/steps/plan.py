@@ -8,7 +8,6 @@ from math import ceil, prod
 
 import numpy as np
 
-from autoseg import parts
 from autoseg.arrays.intensity import LEVELS, pool
 from autoseg.errors import BadData, BadUsage
 from autoseg.records import (
@@ -17,18 +16,17 @@ from autoseg.records import (
     Configuration,
     Fingerprint,
     Memory,
-    Network,
     Part,
     Plan,
     Question,
     Target,
     Train,
 )
-from autoseg.steps import topology
+from autoseg.steps import design, recipe, topology
+from autoseg.steps.design import Designed, Unsuited, Variant
 from autoseg.steps.topology import BYTES_PER_ELEMENT, Limits, Topology
 
 GIGABYTE = 1e9
-GPU_STEPS = 100_000
 CPU_SECONDS = 3600.0
 MASK_SHARE = 0.75  # below this median share of the cropped box, z-score looks at non-zero voxels only
 SAME_RESOLUTION = 1.5  # rasters whose resolutions differ less are left as they are
@@ -48,6 +46,17 @@ class View:
     axes: tuple[int, int, int]
 
 
+@dataclass(frozen=True)
+class About:
+    """What all configurations of a plan are decided from, and the reasons so far."""
+
+    fingerprint: Fingerprint
+    question: Question
+    target: Target
+    variant: Variant
+    because: dict[str, str]
+
+
 def make(
     fingerprint: Fingerprint,
     question: Question,
@@ -56,10 +65,12 @@ def make(
     task: str,
     name: str,
     ids: tuple[str, str],
+    variant: Variant | None = None,
 ) -> Plan:
     """The plan of a task for a machine.
 
     Args:
+        variant: what the user asks of the network and the loss.
         ids: hashes of the fingerprint and of the folds that the plan rests on.
     Raises: BadData when no case can be used.
     """
@@ -73,9 +84,8 @@ def make(
         volume = _view(facts)
         views = {"2d": _in_plane(volume), "3d": volume}
     normalise = _normalise(question, facts, because)
-    configurations = {}
-    for title, view in views.items():
-        configurations[title] = _configuration(title, view, fingerprint, question, target, normalise, because)
+    about = About(fingerprint, question, target, variant or Variant(), because)
+    configurations = _configurations(views, about, normalise)
     return Plan(
         task=task, name=name, fingerprint=ids[0], folds=ids[1], target=target, question=question,
         configurations=configurations, because=because,
@@ -91,7 +101,7 @@ def schedule_for(plan: Plan, seconds_per_step: Mapping[str, float]) -> Plan:
             steps = max(100, round(CPU_SECONDS / seconds_per_step[title] / 100) * 100)
             because[field] = f"60 minutes at the {seconds_per_step[title]:.3f} s per step measured on this machine"
         else:
-            steps, because[field] = GPU_STEPS, "100,000 steps on an accelerator; --budget makes it fit a time"
+            steps, because[field] = recipe.GPU_STEPS, "100,000 steps on an accelerator; --budget makes it fit a time"
         train = configuration.train.model_copy(update={"steps": steps})
         configurations[title] = configuration.model_copy(update={"train": train})
     return plan.model_copy(
@@ -115,27 +125,6 @@ def configuration_of(plan: Plan, title: str) -> Configuration:
     raise BadUsage(what, expected=f"one of {there}")
 
 
-def require_parts(plan: Plan) -> None:
-    """Raises: BadPlan for a part that there is not, or, where it can be built cheaply, an option it has not."""
-    from autoseg import losses
-
-    for one in plan.configurations.values():
-        for table, part in (
-            (parts.NETWORKS, one.network.architecture),
-            (parts.BLOCKS, one.network.block),
-            (parts.OPTIMISERS, one.train.optimiser),
-        ):
-            table.get(part.name)
-        parts.NORMS.build(one.network.norm, dims=one.dims, channels=one.network.features[0])
-        parts.RESAMPLERS.build(one.resample)
-        parts.SCHEDULES.build(one.train.schedule, steps=one.train.steps)
-        for part in one.normalise:
-            parts.NORMALISERS.build(part, intensity=None)
-        for part in one.train.augment:
-            parts.AUGMENTATIONS.build(part, dims=one.dims)
-        losses.build(one.train.loss, first=1)
-
-
 # -- what the cases look like --------------------------------------------------------------------------
 
 
@@ -154,18 +143,24 @@ def _in_plane(view: View) -> View:
 # -- decisions -----------------------------------------------------------------------------------------
 
 
-def _configuration(
-    title: str,
-    view: View,
-    fingerprint: Fingerprint,
-    question: Question,
-    target: Target,
-    normalise: tuple[Part, ...],
-    because: dict[str, str],
-) -> Configuration:
-    limits = limits_of(target, len(view.shape))
-    found = topology.fit(view.shape, view.spacing, len(question.classes), limits, view.voxels)
-    here = f"configurations.{title}"
+def _configurations(views: Mapping[str, View], about: About, normalise: tuple[Part, ...]) -> dict[str, Configuration]:
+    """Those that the architecture can be had in. Raises: BadPlan when there is none."""
+    made, refused = {}, None
+    for title, view in views.items():
+        try:
+            made[title] = _configuration(title, view, about, normalise)
+        except Unsuited as problem:
+            refused = problem
+            about.because[f"configurations.{title}"] = f"left out: {problem.what}"
+    if refused and not made:
+        raise refused
+    return made
+
+
+def _configuration(title: str, view: View, about: About, normalise: tuple[Part, ...]) -> Configuration:
+    limits = limits_of(about.target, len(view.shape))
+    made = design.design(about.variant, view.shape, view.spacing, about.question, limits, view.voxels)
+    found, because, here = made.found, about.because, f"configurations.{title}"
     _explain_spacing(here, view, because)
     size = "×".join(map(str, view.shape))
     because[f"{here}.patch"] = (
@@ -175,24 +170,41 @@ def _configuration(
     because[f"{here}.batch"] = "what fits beside the patch, at most 5 % of the data set's voxels"
     because[f"{here}.network.features"] = f"{limits.base}, doubled per stage up to {limits.cap}"
     because[f"{here}.network.strides"] = f"axes are halved while they have {2 * topology.SMALLEST} voxels or more"
-    total = topology.elements(found, len(question.classes)) * found.batch
-    network = Network(
-        architecture=Part(name="unet"), block=Part(name="plain"), norm=Part(name="instance"),
-        features=found.features, strides=found.strides, kernels=found.kernels,
-    )  # fmt: skip
+    _explain_network(here, about, made)
+    total = topology.elements(found, len(about.question.outputs)) * found.batch * made.factor
+    method = "feature-map elements × 8 bytes" + (f" × {made.factor:.2f}" if made.factor != 1 else "")
     return Configuration(
         spacing=view.spacing, axes=view.axes, patch=found.patch, batch=found.batch, normalise=normalise,
-        resample=_resample(here, fingerprint, because), network=network,
-        train=_train(here, found, view, fingerprint, target, because),
-        memory=Memory(bytes=int(total * BYTES_PER_ELEMENT), method="feature-map elements × 8 bytes"),
+        resample=_resample(here, about.fingerprint, because), network=made.network,
+        train=_train(here, found, about), memory=Memory(bytes=int(total * BYTES_PER_ELEMENT), method=method),
     )  # fmt: skip
+
+
+def _explain_network(here: str, about: About, made: Designed) -> None:
+    asked = about.variant
+    if asked.architecture != design.PLAIN:
+        about.because[f"{here}.network.architecture"] = "asked for"
+    if asked.block is not None:
+        about.because[f"{here}.network.block"] = "asked for"
+    if asked.block and asked.block.name == "repvgg" and made.found.batch < design.LEAST_BATCH:
+        about.because[f"{here}.network.block"] += (
+            f"; its branches have batch norm, which wants {design.LEAST_BATCH} samples or more, and the batch has "
+            f"{made.found.batch}"
+        )
+    if asked.inserts:
+        about.because[f"{here}.network.inserts"] = "asked for"
+    if made.factor != 1:
+        about.because[f"{here}.memory"] = (
+            f"a training step keeps {made.factor:.2f} times what the plain U-Net of this topology keeps"
+        )
 
 
 def limits_of(target: Target, dims: int) -> Limits:
     """What the target machine allows for networks of that many dimensions."""
     if target.device == "cpu":
         speed = CPU_ELEMENTS[dims] * min(8.0, max(0.5, (target.threads or 2) / 2))
-        return Limits(min(speed, target.memory / 2 / BYTES_PER_ELEMENT), 16, 256, {3: 2, 2: 4}[dims])
+        ceiling = target.memory / 2 / BYTES_PER_ELEMENT
+        return Limits(min(speed, ceiling), 16, 256, {3: 2, 2: 4}[dims], ceiling)
     return Limits(GPU_ELEMENTS[dims] * target.memory / (8 * GIGABYTE), 32, {3: 320, 2: 512}[dims], 2)
 
 
@@ -250,50 +262,16 @@ def _normaliser(number: int, channel: Channel, facts: Sequence[CaseFacts], share
     return Part(name="zscore"), "z-score of each image"
 
 
-def _train(
-    here: str,
-    found: Topology,
-    view: View,
-    fingerprint: Fingerprint,
-    target: Target,
-    because: dict[str, str],
-) -> Train:
-    cpu = target.device == "cpu"
-    because[f"{here}.train.optimiser"] = (
-        "AdamW gets further in the few thousand steps a CPU has time for" if cpu else "SGD as nnU-Net's"
-    )
-    return Train(
-        loss="dice+ce",
-        augment=augmentations(found.patch, fingerprint.flat, here, because),
-        steps=GPU_STEPS,
-        optimiser=Part(name="adamw" if cpu else "sgd"),
-        schedule=Part(name="poly"),
-        foreground=0.33,
-    )
-
-
-def augmentations(patch: Sequence[int], flat: bool, here: str, because: dict[str, str]) -> tuple[Part, ...]:
-    """nnU-Net's augmentations; pictures and rasters also turn by 90°, anisotropic patches only within slices."""
-    planar = len(patch) == 3 and max(patch) / min(patch) > topology.ANISOTROPY
-    if planar:
-        because[f"{here}.train.augment"] = "turned and scaled within slices only: the patch is 3 times wider than deep"
-    free = len(patch) == 2 or planar
-    aspect = max(patch[-2:]) / min(patch[-2:])
-    degrees = 180.0 if free and aspect <= 1.5 else 15.0 if len(patch) == 2 else 30.0
-    options: dict[str, object] = {"degrees": degrees, **({"planar": True} if planar else {})}
-    low = {"planar": True} if planar else {}
-    return (
-        Part(name="affine", options=options),  # type: ignore[arg-type]
-        *([Part(name="turns")] if flat else []),
-        Part(name="mirror"),
-        Part(name="noise"),
-        Part(name="blur"),
-        Part(name="brightness"),
-        Part(name="contrast"),
-        Part(name="low_resolution", options=low),  # type: ignore[arg-type]
-        Part(name="gamma", options={"probability": 0.1, "invert": True}),
-        Part(name="gamma", options={"probability": 0.3}),
-    )
+def _train(here: str, found: Topology, about: About) -> Train:
+    facts = list(about.fingerprint.usable.values())
+    asked = about.variant.loss
+    loss = asked or ("dice+bce" if about.question.regions else "dice+ce")
+    about.because[f"{here}.train.loss"] = "asked for" if asked else "as nnU-Net's"
+    weights = design.class_weights(loss, facts, about.question)
+    if weights:
+        about.because[f"{here}.train.class_weights"] = "by the frequency of the classes"
+    made = recipe.train(here, found.patch, about.target, about.fingerprint.flat, about.because)
+    return made.model_copy(update={"loss": loss, "class_weights": weights})
 
 
 def hours(plan: Plan, title: str) -> float | None:

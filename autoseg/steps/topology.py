@@ -19,6 +19,7 @@ class Limits:
 
     Attributes:
         elements: feature-map elements of a training step (all samples of the batch).
+        ceiling: those that the memory holds, where `elements` are fewer for the sake of speed.
         base, cap: features of the first stage, and of the widest.
         least_batch: smallest batch size.
     """
@@ -27,6 +28,7 @@ class Limits:
     base: int
     cap: int
     least_batch: int
+    ceiling: float = 0.0
 
 
 @dataclass(frozen=True)

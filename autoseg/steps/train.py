@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from autoseg import losses
 from autoseg.errors import RunFailed
 from autoseg.image import IGNORE
-from autoseg.parts import NETWORKS, OPTIMISERS, SCHEDULES
+from autoseg.nets import survey
+from autoseg.parts import OPTIMISERS, SCHEDULES
 from autoseg.records import Configuration, Question
 from autoseg.steps.batches import Batches
 from autoseg.steps.device import Precision, autocast
@@ -25,7 +26,7 @@ CHECKED = 4  # validation batches that the pseudo-Dice looks at
 
 @dataclass(frozen=True)
 class Progress:
-    """What is reported after a step. `dice`: per foreground class, over a few validation patches; not every step."""
+    """What is reported after a step. `dice`: per foreground output, over a few validation patches; not every step."""
 
     step: int
     loss: float
@@ -39,7 +40,8 @@ class Progress:
 class Learner:
     """The state of a run: everything that a checkpoint holds, and what it was built from.
 
-    `first` is the index of the first foreground class.
+    `first` is the index of the first foreground output, `head_weights` are those of deep supervision,
+    `members` (V, R) uint8 says which regions each class lies in; None where the classes are the outputs.
     """
 
     network: nn.Module
@@ -51,6 +53,8 @@ class Learner:
     step: int = 0
     skipped: int = 0
     first: int = 1
+    head_weights: tuple[float, ...] | None = None
+    members: Tensor | None = None
     base_rates: list[float] = field(default_factory=list)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -86,24 +90,21 @@ def build(
 ) -> Learner:
     """A learner at step 0. The weights depend on the seed alone."""
     torch.manual_seed(seed)
+    settings = configuration.train
     network = build_network(configuration, question).to(device)
-    optimiser = OPTIMISERS.build(configuration.train.optimiser, parameters=network.parameters())
+    optimiser = OPTIMISERS.build(settings.optimiser, parameters=network.parameters())
     return Learner(
-        network, optimiser, losses.build(configuration.train.loss, question.first),
-        SCHEDULES.build(configuration.train.schedule, steps=configuration.train.steps), device, precision,
+        network, optimiser, losses.build(settings.loss, question.first, settings.class_weights),
+        SCHEDULES.build(settings.schedule, steps=settings.steps), device, precision,
+        head_weights=settings.depth_weights or getattr(network, "head_weights", None),
+        members=torch.tensor(question.members, dtype=torch.uint8, device=device) if question.regions else None,
         first=question.first, base_rates=[group["lr"] for group in optimiser.param_groups],
     )  # fmt: skip
 
 
 def build_network(configuration: Configuration, question: Question) -> nn.Module:
     """The network of a configuration, with fresh weights."""
-    network: nn.Module = NETWORKS.build(
-        configuration.network.architecture,
-        network=configuration.network,
-        channels=len(question.channels),
-        classes=len(question.classes),
-    )
-    return network
+    return survey.build(configuration.network, len(question.channels), len(question.outputs), configuration.patch)
 
 
 def learn(learner: Learner, images: Tensor, labels: Tensor) -> float:
@@ -114,7 +115,7 @@ def learn(learner: Learner, images: Tensor, labels: Tensor) -> float:
     learner.optimiser.zero_grad(set_to_none=True)
     with autocast(learner.device, learner.precision):
         outputs = learner.network(images)
-    loss = losses.over_depths(learner.loss_of, outputs, labels)
+    loss = losses.over_depths(learner.loss_of, outputs, labels, learner.head_weights, learner.members)
     loss.backward()  # type: ignore[no-untyped-call]
     norm = nn.utils.clip_grad_norm_(learner.network.parameters(), CLIP)
     if torch.isfinite(loss) and torch.isfinite(norm):
@@ -153,14 +154,17 @@ def train(
 
 
 def pseudo_dice(learner: Learner, validation: Batches) -> tuple[float | None, ...]:
-    """Dice per foreground class, pooled over a few validation patches: an early sign, not a score."""
+    """Dice per foreground class, or region, pooled over a few validation patches: an early sign, not a score."""
     learner.network.eval()
     counts: Tensor | None = None
     for number in range(CHECKED):
         images, labels = validation.batch(number)
         with torch.inference_mode(), autocast(learner.device, learner.precision):
             logits = learner.network(images)[0]
-        found = _counts(logits.argmax(1), labels, logits.shape[1])
+        if learner.members is None:
+            found = _counts(logits.argmax(1), labels, logits.shape[1])
+        else:
+            found = _overlaps(logits > 0, labels, learner.members)
         counts = found if counts is None else counts + found
     assert counts is not None
     both, either = counts.tolist()
@@ -175,6 +179,13 @@ def _counts(prediction: Tensor, labels: Tensor, classes: int) -> Tensor:
     a, b = prediction[keep], labels[keep].long()
     both = torch.bincount(a[a == b], minlength=classes)
     return torch.stack([both, torch.bincount(a, minlength=classes) + torch.bincount(b, minlength=classes)])
+
+
+def _overlaps(prediction: Tensor, labels: Tensor, members: Tensor) -> Tensor:
+    """(2, R): as `_counts`, of regions: prediction (B, R, *S) bool, classes (B, *S), members (V, R)."""
+    keep = labels != IGNORE
+    a, b = prediction.movedim(1, -1)[keep], members[labels[keep].long()].bool()
+    return torch.stack([(a & b).sum(0), a.sum(0) + b.sum(0)])
 
 
 def seconds_per_step(

@@ -69,6 +69,10 @@ class Home:
         _require_name(plan, "plan")
         return self.root / "plans" / (f"{task}.json" if plan == DEFAULT_PLAN else f"{task}.{plan}.json")
 
+    def drawing_file(self, task: str, plan: str, configuration: str) -> Path:
+        file = self.plan_file(task, plan)
+        return file.with_name(f"{file.stem}.{configuration}.svg")
+
     def folds_file(self, task: str) -> Path:
         return self.root / "plans" / f"{task}.{FOLDS}.json"
 

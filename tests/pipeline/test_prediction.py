@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
+import torch
+from click.testing import CliRunner
 
-from autoseg.errors import BadUsage
-from autoseg.pipeline.prediction import inputs, require_plugins
-from autoseg.records import Channel, Question, Run
+from autoseg.cli import main
+from autoseg.cli.session import Session
+from autoseg.errors import BadPlan, BadUsage, RunFailed
+from autoseg.pipeline import prediction
+from autoseg.pipeline.prediction import inputs, load_model, require_plugins
+from autoseg.records import Channel, Checkpoint, Configuration, Memory, Network, Part, Question, Run, Train
+from autoseg.steps import train
+from autoseg.store import RunFolder, load_tensors, save_tensors
 
 
 def question(files: int) -> Question:
@@ -65,3 +73,105 @@ def test_a_file_of_another_ending_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "a.dat").touch()
     with pytest.raises(BadUsage, match="is no image of this task"):
         inputs(tmp_path / "a.dat", question(1))
+
+
+# -- what is read of a checkpoint ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def nested(tmp_path: Path) -> RunFolder:
+    """A run of a UNet++ with three heads, after one step."""
+    return stored(tmp_path / "nested", Part(name="unetpp"))
+
+
+def stored(folder: Path, architecture: Part) -> RunFolder:
+    network = Network.plain((3, 4, 5, 6), ((1, 1), (2, 2), (2, 2), (1, 2)), architecture=architecture)
+    settings = Train(
+        loss="dice+ce", augment=(), steps=1, optimiser=Part(name="adamw"), schedule=Part(name="poly"), foreground=0.3
+    )
+    configuration = Configuration(
+        spacing=(1.0, 1.0), patch=(8, 16), batch=2, normalise=(Part(name="none"),) * 3, resample=Part(name="keep"),
+        network=network, train=settings, memory=Memory(bytes=1, method=""),
+    )  # fmt: skip
+    one = train.build(configuration, question(1), 0, torch.device("cpu"), "float32")
+    train.learn(one, torch.randn(2, 3, 8, 16), torch.randint(0, 2, (2, 8, 16), dtype=torch.uint8))
+    run = Run(
+        task="Task01_A", plan="default", configuration="2d", fold=0, seed=0, settings=configuration,
+        question=question(1), folds="f", device="cpu", precision="float32", threads=1, version="0",
+    )  # fmt: skip
+    made = RunFolder(folder)
+    save_tensors(made.checkpoint_file, one.tensors(), Checkpoint(run=run, step=1))
+    return made
+
+
+def test_prediction_reads_no_state_of_the_optimiser(nested: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, tensors = load_tensors(Checkpoint, nested.checkpoint_file)
+    assert any(name.startswith("optimiser.") for name in tensors)
+    (network,), read = watched(nested, monkeypatch)
+    assert read == {name for name in tensors if name.startswith("network.")}
+    assert {f"network.{name}" for name in network.state_dict()} == read
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_fast_reads_what_its_head_needs_and_answers_as_that_head(
+    nested: RunFolder, monkeypatch: pytest.MonkeyPatch, depth: int
+) -> None:
+    (whole,) = load_model([nested], "cpu", {}).networks
+    x = torch.randn(1, 3, 8, 16)
+    (fast,), read = watched(nested, monkeypatch, depth)
+    assert torch.equal(fast(x)[0], whole.train()(x)[-depth])
+    assert read == {f"network.{name}" for name in fast.state_dict()}
+    assert len(fast.decoder) == depth * (depth + 1) // 2 and list(fast.heads) == [str(depth)]
+    assert len(fast.encoder) == depth + 1
+
+
+def test_the_command_hands_the_depth_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def loading(*words, **options):
+        raise BadUsage(str(inspect.signature(load_model).bind(*words, **options).arguments["fast"]), where="depth")
+
+    monkeypatch.setattr(Session, "plan", lambda *words: None)
+    monkeypatch.setattr(prediction, "choose_runs", lambda *words: [])
+    monkeypatch.setattr(prediction, "load_model", loading)
+    for words, depth in (((), None), (("--fast", "2"), 2)):
+        told = CliRunner().invoke(main, ["predict", "-i", "a", "-o", "b", *words])
+        assert told.exit_code == 2 and f"depth: {depth}" in told.stderr
+
+
+def test_a_plan_in_mode_fast_is_predicted_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = stored(tmp_path, Part(name="unetpp", options={"mode": "fast", "depth": 1}))
+    (network,), _ = watched(run, monkeypatch)
+    assert list(network.decoder) == ["0_1"]
+    (network,), _ = watched(run, monkeypatch, 2)
+    assert list(network.heads) == ["2"]
+
+
+def watched(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, fast: int | None = None) -> tuple[list, set[str]]:
+    """The networks of a model, and the names of the tensors that were read."""
+    read = set[str]()
+
+    def reading(*words, **options):
+        header, tensors = load_tensors(*words, **options)
+        read.update(tensors)
+        return header, tensors
+
+    monkeypatch.setattr(prediction, "load_tensors", reading)
+    return list(load_model([folder], "cpu", {}, fast=fast).networks), read
+
+
+def test_fast_is_refused_where_there_is_no_such_head(nested: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(BadPlan, match=r"'unetpp': depth is 4, but there are heads for 1, 2, 3"):
+        load_model([nested], "cpu", {}, fast=4)
+    with pytest.raises(BadUsage, match=r"--fast: unet has no heads of several depths; expected a unetpp"):
+        load_model([stored(tmp_path, Part(name="unet"))], "cpu", {}, fast=1)
+
+
+@pytest.mark.parametrize("fast", [None, 1])
+def test_a_checkpoint_with_more_or_less_than_the_network_is_refused(nested: RunFolder, fast: int | None) -> None:
+    header, tensors = load_tensors(Checkpoint, nested.checkpoint_file)
+    save_tensors(nested.checkpoint_file, {**tensors, "network.more": torch.ones(1)}, header)
+    with pytest.raises(RunFailed, match="of another network"):
+        load_model([nested], "cpu", {}, fast=fast)
+    del tensors["network.encoder.1.0.layers.0.weight"]
+    save_tensors(nested.checkpoint_file, tensors, header)
+    with pytest.raises(RunFailed, match="of another network"):
+        load_model([nested], "cpu", {}, fast=fast)

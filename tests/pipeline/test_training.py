@@ -13,7 +13,8 @@ from autoseg.cli import main
 from autoseg.records import Checkpoint
 from autoseg.store import Home, load_tensors, save_tensors
 
-TOPOLOGY = {"features": "[4,8]", "strides": "[[1,1],[2,2]]", "kernels": "[[3,3],[3,3]]"}
+TOPOLOGY = {"features": "[4,8]", "strides": "[[1,1],[2,2]]", "kernels": "[[3,3],[3,3]]",
+            "depths": "[1,1]", "decoder_depths": "[1]"}  # fmt: skip
 SMALL = [word for field, value in TOPOLOGY.items() for word in ("--set", f"configurations.2d.network.{field}={value}")]
 PLAN = ["plan", "Task02", "--device", "cuda", "--memory", "8GB", *SMALL, "--set", "configurations.2d.batch=2"]
 

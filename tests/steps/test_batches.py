@@ -44,10 +44,7 @@ def cases(count: int = 3, shape=(12, 20, 24)) -> list[Memorised]:
 
 def configuration(patch=(8, 8, 8), batch=4, augment=(), foreground=0.33) -> Configuration:
     dims = len(patch)
-    network = Network(
-        architecture=Part(name="unet"), block=Part(name="plain"), norm=Part(name="instance"), features=(4,),
-        strides=((1,) * dims,), kernels=((3,) * dims,),
-    )  # fmt: skip
+    network = Network.plain((4,), ((1,) * dims,))
     train = Train(
         loss="ce", augment=tuple(Part(name=n) for n in augment), steps=9, optimiser=Part(name="sgd"),
         schedule=Part(name="poly"), foreground=foreground,

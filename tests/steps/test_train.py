@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from autoseg.errors import BadPlan, RunFailed
+from autoseg.image import IGNORE
 from autoseg.records import Channel, Configuration, Memory, Network, Part, Question, Train, amend
 from autoseg.steps import train
 
@@ -16,10 +17,7 @@ QUESTION = Question(reader="nifti", channels=(Channel(name="a", kind="other"),),
 
 
 def configuration(**changes: object) -> Configuration:
-    network = Network(
-        architecture=Part(name="unet"), block=Part(name="plain"), norm=Part(name="instance"), features=(4, 8),
-        strides=((1, 1), (2, 2)), kernels=((3, 3), (3, 3)),
-    )  # fmt: skip
+    network = Network.plain((4, 8), ((1, 1), (2, 2)))
     settings = Train(
         loss="dice+ce", augment=(), steps=20, optimiser=Part(name="adamw"), schedule=Part(name="poly"), foreground=0.3
     )
@@ -101,6 +99,54 @@ def test_it_learns_squares() -> None:
     assert progress[-1].loss < 0.25 * progress[0].loss
     assert progress[-1].dice is not None and progress[-1].dice[0] > 0.95
     assert [p.step for p in progress if p.dice is not None][:3] == [5, 10, 15]
+
+
+REGIONS = Question(
+    reader="nifti", channels=QUESTION.channels, labels={"background": 0, "a": 1, "b": 2},
+    regions={"both": (1, 2), "b": (2,)}, written=(1, 2),
+)  # fmt: skip
+
+
+class Nested(Squares):
+    """The squares with a brighter core, and an ignored column."""
+
+    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = super().batch(step)
+        labels[:, 5:9, 4:8] *= 2
+        images = images + 4 * (labels == 2)[:, None]
+        labels[..., 0] = IGNORE
+        return images, labels
+
+
+class Fixed(torch.nn.Module):
+    """Answers the same logits to everything."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [self.logits]
+
+
+def test_the_pseudo_dice_of_regions_by_counting() -> None:
+    logits = torch.randn(2, 2, 16, 16)
+    one = learner()
+    one.network, one.first, one.members = Fixed(logits), REGIONS.first, torch.tensor(REGIONS.members)
+    labels = Nested().batch(0)[1]
+    counted = labels != IGNORE
+    for dice, region, values in zip(train.pseudo_dice(one, Nested()), (0, 1), ((1, 2), (2,)), strict=True):
+        truth = sum(labels == value for value in values).bool() & counted
+        guess = (logits[:, region].sigmoid() > 0.5) & counted
+        assert dice == pytest.approx(2 * float((truth & guess).sum()) / float(truth.sum() + guess.sum()))
+
+
+def test_it_learns_regions() -> None:
+    changes = {"train.steps": 150, "train.loss": "dice+bce", "train.optimiser.options": {"rate": 0.02}}
+    one = train.build(configuration(**changes), REGIONS, 0, CPU, "float32")
+    assert one.members is not None and one.members.tolist() == [[0, 0], [1, 0], [1, 1]]
+    progress = list(train.train(one, Nested(), 150, Nested(), every=150))
+    assert progress[-1].dice is not None and min(progress[-1].dice) > 0.95
 
 
 def test_the_rate_falls_to_zero_over_the_steps_exactly() -> None:

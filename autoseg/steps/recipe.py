@@ -1,0 +1,50 @@
+"""How a configuration is trained: augmentation, optimiser, schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autoseg.records import Part, Target, Train
+from autoseg.steps import topology
+
+GPU_STEPS = 100_000
+
+
+def train(here: str, patch: Sequence[int], target: Target, flat: bool, because: dict[str, str]) -> Train:
+    """The training of a configuration, nnU-Net's where the machine allows; its reasons go to `because`."""
+    cpu = target.device == "cpu"
+    because[f"{here}.train.optimiser"] = (
+        "AdamW gets further in the few thousand steps a CPU has time for" if cpu else "SGD as nnU-Net's"
+    )
+    return Train(
+        loss="dice+ce",
+        augment=augmentations(patch, flat, here, because),
+        steps=GPU_STEPS,
+        optimiser=Part(name="adamw" if cpu else "sgd"),
+        schedule=Part(name="poly"),
+        foreground=0.33,
+    )
+
+
+def augmentations(patch: Sequence[int], flat: bool, here: str, because: dict[str, str]) -> tuple[Part, ...]:
+    """nnU-Net's augmentations; pictures and rasters also turn by 90°, anisotropic patches only within slices."""
+    planar = len(patch) == 3 and max(patch) / min(patch) > topology.ANISOTROPY
+    if planar:
+        because[f"{here}.train.augment"] = "turned and scaled within slices only: the patch is 3 times wider than deep"
+    free = len(patch) == 2 or planar
+    aspect = max(patch[-2:]) / min(patch[-2:])
+    degrees = 180.0 if free and aspect <= 1.5 else 15.0 if len(patch) == 2 else 30.0
+    options: dict[str, object] = {"degrees": degrees, **({"planar": True} if planar else {})}
+    low = {"planar": True} if planar else {}
+    return (
+        Part(name="affine", options=options),  # type: ignore[arg-type]
+        *([Part(name="turns")] if flat else []),
+        Part(name="mirror"),
+        Part(name="noise"),
+        Part(name="blur"),
+        Part(name="brightness"),
+        Part(name="contrast"),
+        Part(name="low_resolution", options=low),  # type: ignore[arg-type]
+        Part(name="gamma", options={"probability": 0.1, "invert": True}),
+        Part(name="gamma", options={"probability": 0.3}),
+    )
