@@ -193,7 +193,7 @@ NORMS = Table(
     "norm",
     "(dims, channels, **options) -> Module: (B, C, *S) -> same",
     {
-        "instance": "autoseg.nets.layers:instance",
+        "instance": "autoseg.nets.layers:Instance",
         "batch": "autoseg.nets.layers:batch",
         "group": "autoseg.nets.layers:group",
         "layer": "autoseg.nets.layers:Layer",

@@ -35,10 +35,10 @@ ROOT = Path(__file__).resolve().parent.parent
 QUESTION = Question(
     reader="nifti", channels=(Channel(name="image", kind="mr"),), labels={"background": 0, "a": 1, "b": 2}
 )
-# the CPU plans of autoseg for hippocampus (3D) and for aerial tiles (2D), the latter with half its batch
+# the CPU plans of autoseg for hippocampus (3D) and for aerial tiles (2D)
 PLANS = {
     3: Topology((40, 56, 40), ((1,) * 3, (2,) * 3, (2,) * 3, (2,) * 3), ((3,) * 3,) * 4, (16, 32, 64, 128), 2),
-    2: Topology((256, 256), ((1,) * 2, *((2,) * 2,) * 6), ((3,) * 2,) * 7, (16, 32, 64, 128, 256, 256, 256), 2),
+    2: Topology((256, 256), ((1,) * 2, *((2,) * 2,) * 6), ((3,) * 2,) * 7, (16, 32, 64, 128, 256, 256, 256), 4),
 }
 # where an insert stands in the tables: at every skip, or where its formula belongs
 STANDS = {"sppf": "bottleneck", "aspp": "bottleneck", "global_guidance": "bottleneck", "self_attention": "bottleneck"}

@@ -71,10 +71,22 @@ def active() -> nn.Module:
 # -- norms ---------------------------------------------------------------------------------------------
 
 
-def instance(dims: int, channels: int, eps: float = 1e-5) -> nn.Module:
-    """Instance norm with scale and shift (Ulyanov 2016): per sample and channel."""
-    kind = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}[dims]
-    return kind(channels, eps=eps, affine=True)
+class Grouped(nn.GroupNorm):
+    """Group norm of contiguous maps: with channels last, torch's loses digits where means are far above the spread."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, *S) -> same."""
+        return super().forward(x.contiguous())
+
+
+class Instance(Grouped):
+    """Instance norm with scale and shift (Ulyanov 2016): per sample and channel.
+
+    It is computed as group norm with one group per channel: the same numbers, and faster on CPUs.
+    """
+
+    def __init__(self, dims: int, channels: int, eps: float = 1e-5) -> None:
+        super().__init__(channels, channels, eps)
 
 
 def batch(dims: int, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module:
@@ -85,7 +97,7 @@ def batch(dims: int, channels: int, eps: float = 1e-5, momentum: float = 0.1) ->
 
 def group(dims: int, channels: int, groups: int = 8, eps: float = 1e-5) -> nn.Module:
     """Group norm (Wu 2018); as many groups as divide the channels, at most `groups`."""
-    return nn.GroupNorm(dividing(channels, groups), channels, eps)
+    return Grouped(dividing(channels, groups), channels, eps)
 
 
 class Layer(nn.Module):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoseg.errors import AutosegError, BadPlan
+from autoseg.nets.layers import Instance
 from autoseg.parts import NETWORKS
 from autoseg.records import Network, Shape
 
@@ -162,7 +163,7 @@ class _Watch:
     def _before(self, module: nn.Module, given: tuple[Any, ...]) -> None:
         if hasattr(module, "expected"):
             self.stack.append(str(module.expected.who))  # type: ignore[union-attr]
-        single = isinstance(module, nn.InstanceNorm2d | nn.InstanceNorm3d) and given[0][0, 0].numel() == 1
+        single = isinstance(module, Instance) and given[0][0, 0].numel() == 1
         if single:
             raise BadPlan(
                 "its feature map has one position, where instance norm knows no variance", where=self.innermost,

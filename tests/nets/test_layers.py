@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.errors import BadPlan
-from autoseg.nets.layers import Layer, convolution, dividing, group, normal, resized, shuffle
+from autoseg.nets.layers import Instance, Layer, convolution, dividing, group, normal, resized, shuffle
 from autoseg.parts import DOWNSAMPLERS, UPSAMPLERS
 from autoseg.records import Part, Shape
 
@@ -72,6 +72,24 @@ def spread(layer: nn.Module, fan: int) -> None:
 
 
 # -- norms ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (1, 2, 3, 4, 5), (2, 1, 7, 1)])
+def test_instance_norm_is_torchs(shape: tuple[int, ...]) -> None:
+    theirs = {4: nn.InstanceNorm2d, 5: nn.InstanceNorm3d}[len(shape)](shape[1], affine=True)
+    ours, x = Instance(len(shape) - 2, shape[1]), 3 + 2 * torch.randn(shape)
+    for norm in (ours, theirs):
+        torch.manual_seed(1)
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert torch.allclose(ours(x), theirs(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", [Instance(3, 4), group(3, 4, groups=2)])
+def test_norms_keep_their_digits_with_channels_last(norm: nn.Module) -> None:
+    x = 3 + 1e-3 * torch.randn(2, 4, 6, 5, 4)
+    assert torch.allclose(norm(x.contiguous(memory_format=torch.channels_last_3d)), norm(x), atol=1e-4)
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(1, 1), (6, 6), (7, 7), (8, 8), (9, 3), (12, 6), (13, 1), (32, 8)])

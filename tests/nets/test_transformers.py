@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from autoseg.errors import BadPlan
 from autoseg.nets import survey
+from autoseg.nets.layers import Instance
 from autoseg.nets.places import parse
 from autoseg.nets.transformers import SwinUNet, ViTUNet
 from autoseg.parts import NETWORKS
@@ -152,7 +153,7 @@ def test_convolutions_have_the_norm_of_the_plan(name: str) -> None:
     assert kinds == {nn.BatchNorm2d, nn.LayerNorm}
     convolved = sum(module.num_features for module in net.modules() if isinstance(module, nn.BatchNorm2d))
     plain = survey.build(suited(name, 2), 1, 2, (64, 64))
-    assert convolved == sum(m.num_features for m in plain.modules() if isinstance(m, nn.InstanceNorm2d)) > 0
+    assert convolved == sum(m.num_channels for m in plain.modules() if isinstance(m, Instance)) > 0
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.nets.blocks.plain import Dilated, Plain, Separable
+from autoseg.nets.layers import Instance
 from autoseg.records import Part
 
 INSTANCE, LAYER = Part(name="instance"), Part(name="layer")
@@ -34,7 +35,7 @@ def normed(x: Tensor, norm: nn.Module) -> Tensor:
 
 def test_plain_is_convolution_norm_relu_as_often_as_asked() -> None:
     block = Plain(2, 3, 4, (3, 1), (2, 1), INSTANCE, convs=3)
-    assert [type(layer) for layer in block.layers] == [nn.Conv2d, nn.InstanceNorm2d, nn.LeakyReLU] * 3
+    assert [type(layer) for layer in block.layers] == [nn.Conv2d, Instance, nn.LeakyReLU] * 3
     convolutions = [layer for layer in block.layers if isinstance(layer, nn.Conv2d)]
     assert [c.stride for c in convolutions] == [(2, 1), (1, 1), (1, 1)]
     assert [c.in_channels for c in convolutions] == [3, 4, 4]
