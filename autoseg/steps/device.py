@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 from typing import Literal
 
@@ -11,6 +12,7 @@ import torch
 from autoseg.errors import BadUsage
 
 Precision = Literal["bf16", "float32"]
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def choose(wish: str) -> torch.device:
@@ -62,3 +64,16 @@ def memory(device: torch.device) -> int:
         return int(torch.cuda.get_device_properties(device).total_memory)
     pages = os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else 0
     return pages * os.sysconf("SC_PAGE_SIZE") if pages else 8 * 1024**3
+
+
+def keep_memory() -> bool:
+    """Lets this process keep the memory that it frees, for the next step; whether the C library can (glibc does).
+
+    The feature maps of a training step are large blocks, which glibc otherwise gives back to the system as soon as
+    they are freed: every step would pay for fresh pages, a tenth to a fifth of its time.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # macOS, Windows, musl
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, 2**31 - 1)) and bool(mallopt(M_TRIM_THRESHOLD, -1))

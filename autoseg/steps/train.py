@@ -17,7 +17,7 @@ from autoseg.nets import survey
 from autoseg.parts import OPTIMISERS, SCHEDULES
 from autoseg.records import Configuration, Question
 from autoseg.steps.batches import Batches
-from autoseg.steps.device import Precision, autocast
+from autoseg.steps.device import Precision, autocast, keep_memory
 
 CLIP = 12.0  # largest norm of the gradient
 PATIENCE = 20  # steps in a row whose loss may be NaN
@@ -89,6 +89,8 @@ def build(
     configuration: Configuration, question: Question, seed: int, device: torch.device, precision: Precision
 ) -> Learner:
     """A learner at step 0. The weights depend on the seed alone."""
+    if device.type == "cpu":
+        keep_memory()
     torch.manual_seed(seed)
     settings = configuration.train
     network = build_network(configuration, question).to(device)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -32,3 +35,25 @@ def test_float32_is_one_option_away() -> None:
 
 def test_memory_is_plausible() -> None:
     assert 10**8 < device.memory(torch.device("cpu")) < 10**14
+
+
+def test_the_memory_of_a_step_is_kept_for_the_next() -> None:
+    code = """
+import resource, sys, torch
+from autoseg.steps.device import keep_memory
+if "keep" in sys.argv and not keep_memory():
+    raise SystemExit
+layers = torch.nn.Sequential(*(torch.nn.Conv2d(8, 8, 3, padding=1) for _ in range(3)))
+x = torch.randn(2, 8, 256, 256)
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    layers(x).sum().backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    plain, kept = (
+        subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True, check=True).stdout
+        for word in ("plain", "keep")
+    )
+    if not kept:
+        pytest.skip("this C library has no mallopt")
+    assert int(kept) < int(plain) / 10  # fresh pages in the last step
