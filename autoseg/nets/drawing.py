@@ -16,6 +16,8 @@ MARGIN, TOP, BOTTOM = 28, 74, 46
 COLOURS = {"encoder": "#dbe9f6", "bottleneck": "#e4dcf1", "decoder": "#dcf0e3", "head": "#f7ead3", "skip": "#ffffff"}
 EDGES = {"encoder": "#3b6ea5", "bottleneck": "#7253a6", "decoder": "#3c8757", "head": "#b07d1e", "skip": "#b3402a"}
 MARKED = "#b3402a"  # inserts
+COLUMNS = ("encoder", "skip", "decoder", "head")
+NESTED = "; every node takes all that stand before it in its row"
 NOTE = "channels · size; parameters · FLOPs of one patch forward, two per multiply-add"
 
 
@@ -56,7 +58,7 @@ def svg(network: Network, found: Survey, patch: Shape, title: str) -> str:
         _text(MARGIN, 52, _summary(network, found, patch), 12, "#555"),
         *_arrows(boxes),
         *(_drawn(box) for box in boxes),
-        _text(MARGIN, height - 16, NOTE, 11, "#777"),
+        _text(MARGIN, height - 16, NOTE + (NESTED if is_nested(found.units) else ""), 11, "#777"),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
@@ -84,22 +86,35 @@ def count(number: float) -> str:
 
 
 def _placed(units: Sequence[Cost]) -> Iterator[Box]:
-    """Encoder units on the left, decoder units right of them, heads on the far right, the bottleneck in between."""
-    columns = {place: max(len(row) for row in _rows(units, place).values()) for place in ("encoder", "decoder", "head")
-               if _rows(units, place)}  # fmt: skip
+    """Encoder units on the left, decoder units right of them, heads on the far right, the bottleneck in between.
+
+    Where the finest stage has several heads, they stand above the decoder units that they belong to.
+    """
+    nested, crowned = is_nested(units), len(_rows(units, "head").get(0, [])) > 1
     lefts, left = {}, 0
-    for place in ("encoder", "skip", "decoder", "head"):
+    for place in COLUMNS:
         lefts[place] = left
-        left += columns.get(place, 0) + (place == "skip" and any(unit.place == "skip" for unit in units))
-    middle = max(0.0, (lefts["head"] - 1) / 2)
-    tops = _tops(units)
-    for place in ("encoder", "skip", "decoder", "head"):
-        for stage, row in _rows(units, place).items():
+        left += max((len(row) for row in _rows(units, place).values()), default=0)
+    if crowned:
+        lefts["head"] = lefts["decoder"]
+    middle = 0.0 if nested else max(0.0, (lefts["head"] - 1) / 2)
+    rows = _heights(units, TOP + (HIGH + DOWN if crowned else 0))
+    for place in COLUMNS:
+        widest = 0
+        for stage, row in sorted(_rows(units, place).items()):
+            shift = max(0, widest - len(row)) if place == "encoder" else 0  # branches that begin later
+            widest = max(widest, len(row))
             for index, unit in enumerate(row):
-                yield Box(unit, MARGIN + (lefts[place] + index) * ACROSS, tops[stage])
+                y = TOP if crowned and place == "head" else _centred(rows[stage], unit)
+                yield Box(unit, MARGIN + (lefts[place] + shift + index) * ACROSS, y)
     for unit in units:
         if unit.place not in lefts:
-            yield Box(unit, MARGIN + middle * ACROSS, tops[unit.stage])
+            yield Box(unit, MARGIN + middle * ACROSS, _centred(rows[unit.stage], unit))
+
+
+def is_nested(units: Sequence[Cost]) -> bool:
+    """Whether a stage has several decoder units."""
+    return any(len(row) > 1 for row in _rows(units, "decoder").values())
 
 
 def _rows(units: Sequence[Cost], place: str) -> dict[int, list[Cost]]:
@@ -110,13 +125,19 @@ def _rows(units: Sequence[Cost], place: str) -> dict[int, list[Cost]]:
     return rows
 
 
-def _tops(units: Sequence[Cost]) -> dict[int, float]:
-    """Where the rows begin: a row is as high as its highest box."""
-    tops, top = {}, float(TOP)
+def _heights(units: Sequence[Cost], top: float) -> dict[int, tuple[float, float]]:
+    """Where the row of every stage begins, and how high its highest box is."""
+    rows = {}
     for stage in sorted({unit.stage for unit in units}):
-        tops[stage] = top
-        top += HIGH + CHIP * max(len(unit.inserts) for unit in units if unit.stage == stage) + DOWN
-    return tops
+        high = HIGH + CHIP * max(len(unit.inserts) for unit in units if unit.stage == stage)
+        rows[stage] = (top, float(high))
+        top += high + DOWN
+    return rows
+
+
+def _centred(row: tuple[float, float], unit: Cost) -> float:
+    top, high = row
+    return top + (high - HIGH - CHIP * len(unit.inserts)) / 2
 
 
 # -- what is drawn -------------------------------------------------------------------------------------
@@ -141,12 +162,13 @@ def _drawn(box: Box) -> str:
 
 
 def _arrows(boxes: Sequence[Box]) -> Iterator[str]:
-    """Down the encoder, along the rows, up the decoder."""
+    """Down the encoder, along the rows, up the decoder, up to heads that stand above."""
     rows: dict[int, list[Box]] = {}
+    crown = [box for box in boxes if box.unit.place == "head" and box.y == TOP]
     for box in sorted(boxes, key=lambda box: box.x):
-        rows.setdefault(box.unit.stage, []).append(box)
-    nested = any(len(row) > 1 for row in _rows([box.unit for box in boxes], "decoder").values())
-    ways_up = {"decoder", "bottleneck", *(["encoder"] if nested else [])}
+        if len(crown) < 2 or box not in crown:
+            rows.setdefault(box.unit.stage, []).append(box)
+    ways_up = {"decoder", "bottleneck", *(["encoder"] if is_nested([box.unit for box in boxes]) else [])}
     for stage, row in rows.items():
         for left, right in pairwise(row):
             yield _arrow(left.right, left.middle[1], right.x, right.middle[1])
@@ -154,9 +176,13 @@ def _arrows(boxes: Sequence[Box]) -> Iterator[str]:
         if below and row[0].unit.place == "encoder" and below[0].unit.place in ("encoder", "bottleneck"):
             yield _vertical(row[0], below[0], downward=True)
         sources = [box for box in below if box.unit.place in ways_up]
-        for index, box in enumerate(box for box in row if box.unit.place == "decoder"):
+        decoders = [box for box in row if box.unit.place == "decoder"]
+        for index, box in enumerate(decoders):
             if sources:
                 yield _vertical(box, sources[min(index, len(sources) - 1)], downward=False)
+        if stage == 0 and len(crown) > 1:
+            for head, box in zip(crown, decoders, strict=False):
+                yield _vertical(head, box, downward=False)
 
 
 def _vertical(upper: Box, lower: Box, downward: bool) -> str:

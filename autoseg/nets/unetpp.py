@@ -133,7 +133,7 @@ class UNetPP(nn.Module):
         for key in self.decoder:
             modules = (f"upsample.{key}", f"inserts.at.join_{key}", f"decoder.{key}", f"inserts.at.decoder_{key}")
             yield Unit("decoder", int(key.partition("_")[0]), modules)
-        for key in self.heads:
+        for key in reversed(list(self.heads)):
             yield Unit("head", 0, (f"inserts.at.head_{key}", f"heads.{key}"))
 
 
