@@ -243,6 +243,9 @@ def stands(name: str, size: tuple[int, ...], channels: int = 8) -> tuple[torch.n
     insert = parts.INSERTS.build(
         name, dims=len(size), channels=channels, size=size, norm=Part(name="instance"), encoder=encoder
     )
+    for weight in insert.parameters():  # scales that start at zero hide what is behind them
+        if not weight.any():
+            torch.nn.init.constant_(weight, 0.5)
     wants = "encoder" in inspect.signature(parts.INSERTS.get(name)).parameters
     features = [volume(2, width, *edges, seed=7) for width, edges in encoder]
     return insert, ((features,) if wants else ())
@@ -252,9 +255,6 @@ def stands(name: str, size: tuple[int, ...], channels: int = 8) -> tuple[torch.n
 @pytest.mark.parametrize("size", MAPS)
 def test_inserts_keep_the_shape_and_learn(name: str, size: tuple[int, ...]) -> None:
     insert, more = stands(name, size)
-    for weight in insert.parameters():  # scales that start at zero keep what is behind them from learning
-        if not weight.any():
-            torch.nn.init.constant_(weight, 0.5)
     x = volume(2, 8, *size).requires_grad_()
     y = insert(x, *more)
     assert y.shape == x.shape and y.isfinite().all()
@@ -266,17 +266,20 @@ def test_inserts_keep_the_shape_and_learn(name: str, size: tuple[int, ...]) -> N
 
 @every("inserts")
 @pytest.mark.parametrize("size", MAPS)
-def test_inserts_run_in_bf16_and_with_channels_last(name: str, size: tuple[int, ...]) -> None:
+def test_neither_precision_nor_layout_nor_mode_matters_to_inserts(name: str, size: tuple[int, ...]) -> None:
     insert, more = stands(name, size)
     x = volume(2, 8, *size)
     layout: Any = torch.channels_last if len(size) == 2 else torch.channels_last_3d
-    with torch.no_grad():
-        plain = insert(x, *more)
-        assert torch.allclose(insert(x.contiguous(memory_format=layout), *more), plain, atol=1e-4)
-        with torch.autocast("cpu", torch.bfloat16):
-            low = insert(x.bfloat16(), *([f.bfloat16() for f in features] for features in more)).float()
+    plain = insert(x, *more).detach()
+    assert torch.equal(insert.eval()(x, *more), insert.train()(x, *more))
+    last = insert.to(memory_format=layout)
+    assert torch.allclose(last(x.contiguous(memory_format=layout), *more), plain, atol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = insert(x.bfloat16(), *([f.bfloat16() for f in features] for features in more))
+        low.square().sum().backward()
     assert low.isfinite().all()
-    assert (low - plain).abs().mean() < 0.1 * plain.abs().mean() + 0.02
+    assert (low.float() - plain).abs().mean() < 0.1 * plain.abs().mean() + 0.02
+    assert insert.to("meta")(x.to("meta"), *([f.to("meta") for f in features] for features in more)).shape == x.shape
 
 
 @every("inserts")

@@ -102,17 +102,3 @@ def test_every_parameter_learns(size: tuple[int, ...], window: int | None) -> No
 def test_what_cannot_be_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(BadPlan, match=r"insert 'acmix': .*expected (odd numbers|1 or more)"):
         INSERTS.build(Part(name="acmix", options=options), dims=2, channels=4, size=(4, 3))
-
-
-@pytest.mark.parametrize("size", [(5, 7), (3, 4, 5)])
-def test_layout_and_precision_do_not_matter(size: tuple[int, ...]) -> None:
-    insert, x = made(size, None), torch.randn(2, 6, *size)
-    expected = insert(x)
-    layout = {2: torch.channels_last, 3: torch.channels_last_3d}[len(size)]
-    assert torch.allclose(insert.to(memory_format=layout)(x.to(memory_format=layout)), expected, atol=1e-5)
-    with torch.autocast("cpu", torch.bfloat16):
-        low = insert(x)
-        low.square().sum().backward()
-    assert (low.float() - expected).norm() < 0.03 * expected.norm()
-    assert torch.equal(insert.eval()(x), insert.train()(x))
-    assert insert.to("meta")(x.to("meta")).shape == x.shape

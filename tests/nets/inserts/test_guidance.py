@@ -134,18 +134,3 @@ def test_a_network_keeps_its_output_when_guidance_is_added() -> None:
 def test_it_stands_where_all_stages_have_been_seen() -> None:
     with pytest.raises(BadPlan, match="does not stand at encoder; expected one of bottleneck, decoder"):
         build(network("encoder"), 1, 2, (16, 8))
-
-
-@SIZES
-def test_layout_and_precision_do_not_matter(sizes: tuple[tuple[int, ...], ...]) -> None:
-    insert, features, x = made(sizes, 1, 0.7), seen(sizes), torch.randn(2, 6, *sizes[1])
-    expected = insert(x, features)
-    layout = {2: torch.channels_last, 3: torch.channels_last_3d}[len(sizes[0])]
-    moved = [feature.to(memory_format=layout) for feature in features]
-    assert torch.allclose(insert.to(memory_format=layout)(x.to(memory_format=layout), moved), expected, atol=1e-5)
-    with torch.autocast("cpu", torch.bfloat16):
-        low = insert(x, features)
-        low.square().sum().backward()
-    assert (low.float() - expected).norm() < 0.03 * expected.norm()
-    assert torch.equal(insert.eval()(x, features), insert.train()(x, features))
-    assert insert.to("meta")(x.to("meta"), [feature.to("meta") for feature in features]).shape == x.shape
