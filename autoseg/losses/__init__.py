@@ -57,18 +57,24 @@ def build(text: str, first: int, weights: Sequence[float] | None = None) -> Loss
         weights: one per class, for the losses that take them.
     Raises: BadPlan for an unknown name, a refused option or a text that is no weighted sum.
     """
-    parts: list[tuple[float, Loss]] = []
+    parts: list[tuple[float, str, Loss]] = []
     for piece in terms(text):
         match = TERM.fullmatch(piece)
         if match is None:
             raise BadPlan(f"loss {text!r} is not a weighted sum", expected="for example dice+ce or 0.3*ce+0.7*dice")
         part = spelled(match[2], where=f"loss {text!r}")
-        parts.append((float(match[1] or 1), LOSSES.build(part, first=first, weights=weights)))
+        parts.append((float(match[1] or 1), part.name, LOSSES.build(part, first=first, weights=weights)))
 
     def loss(logits: Tensor, target: Tensor) -> Tensor:
-        return torch.stack([weight * part(logits, target) for weight, part in parts]).sum()
+        return torch.stack([weight * _scalar(part(logits, target), name) for weight, name, part in parts]).sum()
 
     return loss
+
+
+def _scalar(value: Tensor, name: str) -> Tensor:
+    if value.ndim:
+        raise BadPlan(f"answers {tuple(value.shape)}", where=f"loss {name}", expected="a scalar")
+    return value
 
 
 def depth_weights(depths: int, weights: Sequence[float] | None = None) -> list[float]:

@@ -133,7 +133,6 @@ def require_parts(plan: Plan) -> Mapping[str, Survey]:
 
 def require(one: Configuration, question: Question) -> Survey:
     """As `require_parts`, of one configuration."""
-    from autoseg import losses
     from autoseg.nets import survey
 
     parts.OPTIMISERS.get(one.train.optimiser.name)
@@ -149,5 +148,30 @@ def require(one: Configuration, question: Question) -> Survey:
             expected=f"a batch of {LEAST_BATCH} or more", remedy="take instance or group",
         )  # fmt: skip
     found = survey.survey(one.network, len(question.channels), len(question.outputs), one.patch)
-    losses.build(one.train.loss, question.first, one.train.class_weights)
+    _require_loss(one, question, len(found.outputs))
     return found
+
+
+def _require_loss(one: Configuration, question: Question, heads: int) -> None:
+    """Tries the loss on an image of nothing. Raises: BadPlan where it cannot be computed."""
+    import torch
+
+    from autoseg import losses
+
+    loss = losses.build(one.train.loss, question.first, one.train.class_weights)
+    if one.train.depth_weights is not None:
+        losses.depth_weights(heads, one.train.depth_weights)
+    size = (4,) * one.dims
+    target = torch.zeros(1, *size, dtype=torch.uint8)
+    if question.regions:
+        target = losses.as_regions(target, torch.tensor(question.members))
+    logits = torch.zeros(1, len(question.outputs), *size, requires_grad=True)
+    try:
+        value = loss(logits, target)
+        value.backward()  # type: ignore[no-untyped-call]
+    except BadPlan:
+        raise
+    except Exception as problem:  # whatever the code of a plug-in raises
+        raise BadPlan(f"{type(problem).__name__}: {problem}", where=f"loss {one.train.loss}") from problem
+    if not torch.isfinite(value):
+        raise BadPlan(f"is {float(value.detach())} on an empty image", where=f"loss {one.train.loss}")

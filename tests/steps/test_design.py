@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 import pytest
@@ -124,6 +125,9 @@ def test_class_weights_come_where_the_loss_takes_them() -> None:
         ({"network.block.options": {"conv": 3}}, "has no option 'conv'.*did you mean convs"),
         ({"network.upsample.name": "bilinear"}, "unknown upsampling 'bilinear'.*linear"),
         ({"train.loss": "dice+cee"}, "unknown loss 'cee'"),
+        ({"train.loss": "wce"}, "the plan has no class weights"),
+        ({"train.loss": "wce", "train.class_weights": [1, 2]}, "2 class weights for 3 outputs"),
+        ({"train.depth_weights": [1, 1]}, r"\[1.0, 1.0\] cannot weigh 3 heads"),
         ({"network.inserts": [{"part": {"name": "se"}, "place": "join"}]}, "unknown fusion 'se'"),
         ({"network.inserts": [{"part": {"name": "se"}, "place": "skip", "stages": [7, 9]}]}, "no stage of skip"),
         ({"network.inserts": [{"part": {"name": "aspp"}, "place": "skip"}]}, "aspp does not stand at skip"),
@@ -139,6 +143,20 @@ def test_what_cannot_be_built_is_told_with_its_place(changes: dict[str, object],
     with pytest.raises(BadPlan, match=told) as problem:
         require_parts(amended)
     assert "configurations.3d" in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (lambda logits, target: logits.mean() * float("nan"), "loss own: is nan on an empty image"),
+        (lambda logits, target: logits, r"loss own: answers \(1, 3, 4, 4, 4\); expected a scalar"),
+        (lambda logits, target: {}["x"], "loss own: KeyError: 'x'"),
+    ],
+)
+def test_a_loss_that_cannot_be_computed_is_told_before_training(loss: Callable[..., torch.Tensor], told: str) -> None:
+    parts.LOSSES.add("own")(lambda: loss)
+    with pytest.raises(BadPlan, match=told):
+        require_parts(amend(plan(), {"configurations.3d.train.loss": "own"}))
 
 
 class Wrong(nn.Module):
