@@ -46,10 +46,10 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _two_threads() -> None:
-    """Results may depend on the number of threads: the same everywhere, once torch is imported."""
+def _two_threads(request: pytest.FixtureRequest) -> None:
+    """Results may depend on the number of threads: the same everywhere, once torch is imported, but in slow studies."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.get_num_threads() != 2:
+    if torch is not None and torch.get_num_threads() != 2 and not request.node.get_closest_marker("slow"):
         torch.set_num_threads(2)
 
 
