@@ -54,6 +54,7 @@ class Learner:
     skipped: int = 0
     first: int = 1
     head_weights: tuple[float, ...] | None = None
+    seed: int = 0
     members: Tensor | None = None
     base_rates: list[float] = field(default_factory=list)
 
@@ -100,7 +101,7 @@ def build(
         SCHEDULES.build(settings.schedule, steps=settings.steps), device, precision,
         head_weights=settings.depth_weights or getattr(network, "head_weights", None),
         members=torch.tensor(question.members, dtype=torch.uint8, device=device) if question.regions else None,
-        first=question.first, base_rates=[group["lr"] for group in optimiser.param_groups],
+        first=question.first, seed=seed, base_rates=[group["lr"] for group in optimiser.param_groups],
     )  # fmt: skip
 
 
@@ -112,6 +113,7 @@ def build_network(configuration: Configuration, question: Question) -> nn.Module
 def learn(learner: Learner, images: Tensor, labels: Tensor) -> float:
     """One optimiser step; answers the loss. A loss that is not finite changes nothing."""
     learner.network.train()
+    torch.manual_seed(((learner.seed << 32) + learner.step) % 2**63)  # what networks draw, such as dropout
     for group, rate in zip(learner.optimiser.param_groups, learner.base_rates, strict=True):
         group["lr"] = rate * learner.rates(learner.step)
     learner.optimiser.zero_grad(set_to_none=True)

@@ -78,6 +78,19 @@ def test_stopped_and_resumed_equals_never_stopped(stop: int, optimiser: str, pre
     assert same(second.tensors(), unbroken.tensors())
 
 
+def test_what_a_network_draws_is_drawn_again_after_a_stop() -> None:
+    changes = {"network.dropout": 0.3}
+    unbroken, first, second = (learner(**changes) for _ in range(3))
+    losses = [p.loss for p in run(unbroken, 8)]
+    before = [p.loss for p in run(first, 3)]
+    torch.randn(5)  # whatever else is drawn in between
+    second.load(first.tensors(), first.step, first.skipped)
+    assert before + [p.loss for p in run(second, 8)] == losses
+    assert same(second.tensors(), unbroken.tensors())
+    plain = learner()
+    assert [p.loss for p in run(plain, 8)] != losses
+
+
 def test_the_weights_depend_on_the_seed_alone() -> None:
     torch.manual_seed(1)
     one = learner(3).tensors()
