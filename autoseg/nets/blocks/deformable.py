@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from autoseg.records import Part
 class Deformable(nn.Module):
     """`convs` times modulated deformable convolution, norm, leaky ReLU, 2D only (Dai 2017, Zhu 2019)."""
 
+    axes: ClassVar[tuple[int, ...]] = (2,)
+
     def __init__(
         self,
         dims: int,
@@ -28,7 +31,7 @@ class Deformable(nn.Module):
         convs: int = 2,
     ) -> None:
         super().__init__()
-        if dims != 2:
+        if dims not in self.axes:
             raise ValueError(f"deformable convolution is there in 2D only, and the network has {dims} axes")
         self.layers = chain(
             dims, channels_out, norm,
@@ -69,9 +72,11 @@ class DeformableConvolution(nn.Module):
     def _taps(self, learned: Tensor) -> tuple[Tensor, Tensor]:
         """Where the plain convolution reads: rows and columns, each (T, H, W) for the T taps."""
         along = []
-        for edge, stride, size in zip(self.kernel, self.stride, learned.shape[2:], strict=True):
+        rates = self.conv.dilation
+        assert isinstance(rates, tuple)
+        for edge, stride, rate, size in zip(self.kernel, self.stride, rates, learned.shape[2:], strict=True):
             tap, start = (torch.arange(n, device=learned.device, dtype=learned.dtype) for n in (edge, size))
-            along.append(tap[:, None] - edge // 2 + start * stride)
+            along.append((tap[:, None] - edge // 2) * rate + start * stride)
         shape = (*self.kernel, *learned.shape[2:])
         rows, columns = along[0][:, None, :, None].expand(shape), along[1][None, :, None, :].expand(shape)
         return rows.flatten(0, 1), columns.flatten(0, 1)

@@ -107,3 +107,13 @@ def test_a_block_starts_as_the_plain_block() -> None:
     plain.load_state_dict(own)
     x = torch.randn(2, 2, 7, 6)
     assert torch.allclose(block(x), plain(x), atol=1e-5)
+
+
+def test_a_dilated_one_without_offsets_is_the_dilated_convolution() -> None:
+    from autoseg.nets.blocks.deformable import DeformableConvolution
+
+    deformable, x = DeformableConvolution(3, 4, (3, 3), (1, 1)), torch.randn(2, 3, 9, 8)
+    for layer in (deformable.conv, deformable.learned):
+        assert isinstance(layer, nn.Conv2d)
+        layer.dilation, layer.padding = (2, 3), (2, 3)
+    assert torch.allclose(deformable(x), deformable.conv(x), atol=1e-5)
