@@ -7,9 +7,12 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_type_hints
 
-from autoseg.errors import BadPlan, nearest
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
+from autoseg.errors import AutosegError, BadPlan, nearest
 from autoseg.records import Part
 
 
@@ -86,11 +89,31 @@ class Table:
                 where=where,
                 expected=f"one of {', '.join(options)}" if options else "no options",
             )
+        _require_types(factory, part, f"{self.kind} {part.name!r}", where)
         given = {name: value for name, value in context.items() if _takes(signature, name)}
         try:
             return factory(**given, **part.options)
-        except (TypeError, ValueError) as problem:
-            raise BadPlan(f"{self.kind} {part.name!r}: {problem}", where=where) from problem
+        except AutosegError:
+            raise
+        except Exception as problem:  # whatever a part raises, a user's own above all
+            said = str(problem) if isinstance(problem, ValueError) else f"{type(problem).__name__}: {problem}"
+            raise BadPlan(f"{self.kind} {part.name!r}: {said}", where=where) from problem
+
+
+def _require_types(factory: Callable[..., Any], part: Part, who: str, where: str) -> None:
+    """Raises: BadPlan for an option whose value is not what the factory's annotation says."""
+    constructor: Any = getattr(factory, "__init__") if isinstance(factory, type) else factory  # noqa: B009
+    try:
+        hints = get_type_hints(constructor)
+    except (NameError, TypeError):  # a user's annotations are the user's
+        return
+    for name, value in part.options.items():
+        if name in hints:
+            try:
+                TypeAdapter(hints[name]).validate_python(value, strict=True)
+            except (ValidationError, PydanticUserError):
+                text = str(inspect.signature(factory).parameters[name].annotation)
+                raise BadPlan(f"{who}: {name} is {json.dumps(value)}", where=where, expected=text) from None
 
 
 def _takes(signature: inspect.Signature, name: str) -> bool:
@@ -300,7 +323,10 @@ def spelled(text: str, where: str = "") -> Part:
         if key[1] in options:
             raise BadPlan(f"{text!r} gives {key[1]} twice", where=where)
         options[key[1]], rest = _value(rest[key.end() :], text, where)
-    return Part(name=name[1], options=options)
+    try:
+        return Part(name=name[1], options=options)
+    except ValidationError:  # 1e400 is read as infinity
+        raise BadPlan(f"{text!r} holds a number without end", where=where, expected="a finite one") from None
 
 
 def _value(rest: str, text: str, where: str) -> tuple[Any, str]:
@@ -316,6 +342,22 @@ def _value(rest: str, text: str, where: str) -> tuple[Any, str]:
     if after and not after.startswith(","):
         raise BadPlan(f"{after!r} in {text!r} is in the way", where=where, expected="a comma between options")
     return value, after[1:].strip()
+
+
+def weighed(text: str, where: str = "") -> list[tuple[float, Part]]:
+    """The (factor, part) of every term of a text such as `dice+0.5*tversky(alpha=0.3)`. Raises: BadPlan."""
+    found = []
+    for piece in terms(text):
+        factor, _, rest = piece.partition("*") if "*" in piece.partition("(")[0] else ("1", "*", piece)
+        try:
+            weight = float(factor)
+        except ValueError:
+            weight = 0.0
+        if not (0 < weight < float("inf") and rest.strip()):
+            expected = "for example dice+ce or 0.3*ce+0.7*dice, with factors above 0"
+            raise BadPlan(f"{text!r} is not a weighted sum", where=where, expected=expected)
+        found.append((weight, spelled(rest, where)))
+    return found
 
 
 def _no_number(constant: str) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.errors import AutosegError, BadPlan, BadUsage
-from autoseg.parts import READERS, TABLES, spelled, terms
+from autoseg.parts import READERS, TABLES, weighed
 from autoseg.records import Configuration, Part, Question, Record
 
 GROUP = "autoseg.plugins"  # of the entry points by which an installed package announces its modules
@@ -206,7 +206,7 @@ def _sources(package: str) -> Mapping[str, Path]:
 
 def used(settings: Configuration, question: Question) -> dict[str, str]:
     """Name and content of the installed plug-ins with a part that is named here, of whatever kind it is."""
-    losses = (spelled(term.rpartition("*")[2]).name for term in terms(settings.train.loss))
+    losses = (part.name for _, part in weighed(settings.train.loss))
     names = {question.reader, *losses, *_named(settings)}
     found = [plugin for plugin in LOADED if plugin.file is None and names & {name for _, name in plugin.parts}]
     return {plugin.name: plugin.sha256() for plugin in found}

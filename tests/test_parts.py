@@ -70,6 +70,29 @@ def test_a_refused_value_is_a_bad_plan_that_names_the_part() -> None:
         parts.RESAMPLERS.build(Part(name="spline", options={"anisotropy": 0.5}))
 
 
+def test_a_constructor_that_fails_is_a_bad_plan_that_names_the_part() -> None:
+    def broken() -> None:
+        raise KeyError("a")
+
+    parts.INSERTS.add("broken")(broken)
+    with pytest.raises(BadPlan, match="there: insert 'broken': KeyError: 'a'"):
+        parts.INSERTS.build("broken", where="there")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"reduction": "a"}, 'reduction is "a"; expected int'),
+        ({"reduction": 2.5}, "reduction is 2.5; expected int"),
+        ({"kernel": True}, "kernel is true; expected int"),
+        ({"kernel": None}, "kernel is null; expected int"),
+    ],
+)
+def test_a_value_of_another_type_is_told_with_the_one_expected(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadPlan, match=told):
+        parts.INSERTS.build(Part(name="cbam", options=options), dims=2, channels=8, size=(4, 4))
+
+
 def test_options_reach_the_part() -> None:
     assert parts.AUGMENTATIONS.build(Part(name="noise", options={"sd": 0.7}), dims=2).sd == 0.7
 

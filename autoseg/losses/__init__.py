@@ -6,7 +6,6 @@ regions overlap. IGNORE marks in either what contributes nothing. It answers a s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -24,7 +23,7 @@ from autoseg.losses.voxelwise import (
     top_k,
     weighted_cross_entropy,
 )
-from autoseg.parts import LOSSES, spelled, terms
+from autoseg.parts import LOSSES, weighed
 
 __all__ = [
     "Loss",
@@ -45,7 +44,6 @@ __all__ = [
     "weighted_cross_entropy",
 ]
 
-TERM = re.compile(r"(?:(\d+(?:\.\d+)?)\s*\*\s*)?([^*]+)")
 EDGES = 10.0  # what the error of a network's edges weighs beside its loss (Xue 2021)
 
 
@@ -57,13 +55,10 @@ def build(text: str, first: int, weights: Sequence[float] | None = None) -> Loss
         weights: one per class, for the losses that take them.
     Raises: BadPlan for an unknown name, a refused option or a text that is no weighted sum.
     """
-    parts: list[tuple[float, str, Loss]] = []
-    for piece in terms(text):
-        match = TERM.fullmatch(piece)
-        if match is None:
-            raise BadPlan(f"loss {text!r} is not a weighted sum", expected="for example dice+ce or 0.3*ce+0.7*dice")
-        part = spelled(match[2], where=f"loss {text!r}")
-        parts.append((float(match[1] or 1), part.name, LOSSES.build(part, first=first, weights=weights)))
+    parts = [
+        (factor, part.name, LOSSES.build(part, first=first, weights=weights))
+        for factor, part in weighed(text, f"loss {text!r}")
+    ]
 
     def loss(logits: Tensor, target: Tensor) -> Tensor:
         return torch.stack([weight * _scalar(part(logits, target), name) for weight, name, part in parts]).sum()

@@ -53,7 +53,9 @@ def _per_axis(edges: Edges, dims: int) -> tuple[int, ...]:
 
 
 def dividing(channels: int, most: int) -> int:
-    """The largest number up to `most` that divides the channels."""
+    """The largest number up to `most` that divides the channels. Raises: ValueError for less than one."""
+    if most < 1:
+        raise ValueError(f"{most} groups, expected 1 or more")
     return next(n for n in range(min(most, channels), 0, -1) if channels % n == 0)
 
 

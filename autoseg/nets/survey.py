@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -69,45 +69,66 @@ def build(network: Network, channels: int, classes: int, patch: Shape) -> nn.Mod
 def survey(network: Network, channels: int, classes: int, patch: Shape) -> Survey:
     """Builds the network and sends an empty input through it.
 
+    On torch's meta device, where nothing is drawn or computed; with real numbers where a part looks at them.
     Raises: BadPlan naming the part that answers another shape than it must, or fails.
     """
     try:
-        with torch.device("meta"):  # weights that are never drawn cost no time
+        with torch.device("meta"):
             module = build(network, channels, classes, patch)
-    except (NotImplementedError, RuntimeError):  # a constructor that looks at its numbers
-        module = build(network, channels, classes, patch)
-    return examine(module, channels, classes, patch)
+        return _examined(module, channels, classes, patch)
+    except Exception as problem:
+        if _is_final(problem):
+            raise
+    return examine(build(network, channels, classes, patch), channels, classes, patch)
 
 
 def examine(module: nn.Module, channels: int, classes: int, patch: Shape) -> Survey:
     """What a network that is built costs; the network itself stays as it is. Raises: BadPlan as `survey`."""
-    empty = copy.deepcopy(module).to("meta").train()
-    shape = (SAMPLES, channels, *patch)
-    watch = _Watch(empty)
+    try:
+        return _examined(copy.deepcopy(module).to("meta"), channels, classes, patch)
+    except Exception as problem:
+        if _is_final(problem):
+            raise
+    return _examined(copy.deepcopy(module), channels, classes, patch)
+
+
+def _is_final(problem: Exception) -> bool:
+    """Whether the plan is at fault, and not perhaps the lack of numbers on the meta device."""
+    return isinstance(problem, AutosegError) and problem.__cause__ is None
+
+
+def _examined(module: nn.Module, channels: int, classes: int, patch: Shape) -> Survey:
+    """A pass as in training, which is counted, then one as in prediction, on the device of the module."""
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    x = torch.zeros((SAMPLES, channels, *patch), device=device)
+    watch = _Watch(module)
     with watch.watching():
         try:
-            outputs, kept, counter = _pass(empty, torch.empty(shape, device="meta"))
+            outputs, kept, counter = _pass(module.train(), x)
+            units = tuple(_costs(module, watch, _by_name(counter)))
+            with torch.no_grad():
+                answer = module.eval()(x)
         except AutosegError:
             raise
-        except NotImplementedError:  # an operation of a plug-in that knows no meta device
-            empty = copy.deepcopy(module).train()
-            watch = _Watch(empty)
-            with watch.watching():
-                outputs, kept, counter = _pass(empty, torch.zeros(shape))
         except Exception as problem:  # whatever the code of a plug-in raises
             raise BadPlan(f"{type(problem).__name__}: {problem}", where=watch.innermost) from problem
-    _check(outputs, classes, patch)
-    flops = {name.partition(".")[2]: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    _check(outputs, classes, patch, "training")
+    _check(answer, classes, patch, "prediction")
     return Survey(
         parameters=sum(p.numel() for p in module.parameters()),
         flops=counter.get_total_flops() // SAMPLES,
         kept=kept // SAMPLES,
         outputs=tuple(tuple(output.shape[1:]) for output in outputs),
-        units=tuple(_costs(empty, watch, flops)),
+        units=units,
     )
 
 
-def _pass(network: nn.Module, x: Tensor) -> tuple[list[Tensor], int, FlopCounterMode]:
+def _by_name(counter: FlopCounterMode) -> dict[str, int]:
+    """FLOPs by the name of the module."""
+    return {name.partition(".")[2]: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+
+
+def _pass(network: nn.Module, x: Tensor) -> tuple[Any, int, FlopCounterMode]:
     """The outputs, the bytes kept for the way back, the FLOPs."""
     weights = {_storage(p) for p in network.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
@@ -119,7 +140,7 @@ def _pass(network: nn.Module, x: Tensor) -> tuple[list[Tensor], int, FlopCounter
 
     counter = FlopCounterMode(display=False)
     with torch.enable_grad(), counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = list(network(x))
+        outputs = network(x)
     return outputs, sum(storage.nbytes() for storage in kept.values()), counter
 
 
@@ -128,10 +149,13 @@ def _storage(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def _check(outputs: Sequence[Tensor], classes: int, patch: Shape) -> None:
-    if not outputs or tuple(outputs[0].shape) != (SAMPLES, classes, *patch):
-        got = tuple(outputs[0].shape) if outputs else "nothing"
-        raise BadPlan(f"the network answers {got}", expected=f"{(SAMPLES, classes, *patch)}")
+def _check(outputs: Any, classes: int, patch: Shape, when: str) -> None:
+    """Raises: BadPlan where the outputs are not logits as `NETWORKS` promises them."""
+    wanted = (SAMPLES, classes, *patch)
+    listed = isinstance(outputs, list | tuple) and all(isinstance(one, Tensor) for one in outputs)
+    if not listed or not outputs or tuple(outputs[0].shape) != wanted or (when == "prediction" and len(outputs) > 1):
+        got = [tuple(one.shape) for one in outputs] if listed else f"a {type(outputs).__name__}"
+        raise BadPlan(f"the network answers {got} in {when}", expected=f"a list that begins with {wanted}")
 
 
 @dataclass

@@ -128,6 +128,8 @@ def make_plan(
     plan = planning.schedule_for(plan, _speeds(plan, voice) if here and target.device == "cpu" else {})
     plan = _amended(plan, changes or {})  # again, as the steps may be among the changes
     save_record(file, plan)
+    for title in plan.configurations:  # of the plan that was here before
+        home.drawing_file(task, name, title).unlink(missing_ok=True)
     home.make_current(task, name)
     return plan
 
@@ -146,10 +148,12 @@ def variant(network: str | None, block: str | None, insert: str | None, loss: st
     """What the texts of the command line ask of a plan. Raises: BadPlan for what they do not spell."""
     from autoseg.nets import places
 
+    if insert is not None and not insert.strip():
+        raise BadUsage("names nothing", where="--insert", expected="PART@PLACE")
     return Variant(
-        architecture=parts.spelled(network, "--network") if network else design.PLAIN,
-        block=parts.spelled(block, "--block") if block else None,
-        inserts=places.parse(insert or ""),
+        architecture=parts.spelled(network, "--network") if network is not None else design.PLAIN,
+        block=parts.spelled(block, "--block") if block is not None else None,
+        inserts=places.parse(insert) if insert is not None else (),
         loss=loss,
     )
 

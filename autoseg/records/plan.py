@@ -26,7 +26,10 @@ class Insert(Record):
     @property
     def text(self) -> str:
         """As it is written on the command line: cbam@skip[0:2]."""
+        first, last = self.stages
         bounds = ":".join("" if bound is None else str(bound) for bound in self.stages)
+        if first is not None and last is not None and last == first + 1:
+            bounds = str(first)
         return f"{self.part.text}@{self.place}" + (f"[{bounds}]" if bounds != ":" else "")
 
 

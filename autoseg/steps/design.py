@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PLAIN = Part(name="unet")
 ROUNDS = 4  # in which a patch is found that a costlier network fits into
 LEAST_BATCH = 8  # of batch norm
+BYTES_PER_PARAMETER = 16  # weight, gradient and two numbers of the optimiser, in float32
 
 
 class Unsuited(BadPlan):
@@ -43,11 +44,13 @@ class Designed:
     found: Topology
     network: Network
     factor: float
+    parameters: int
 
 
 def network_of(found: Topology, variant: Variant) -> Network:
     """The network of a variant on a topology. Raises: BadPlan where the architecture cannot be had so."""
     plain = Network.plain(found.features, found.strides, found.kernels, architecture=variant.architecture)
+    _require_axes(found, variant)
     suit = getattr(parts.NETWORKS.get(variant.architecture.name), "suit", None)
     try:
         network: Network = plain if suit is None else suit(plain)
@@ -56,6 +59,15 @@ def network_of(found: Topology, variant: Variant) -> Network:
     if variant.block is not None:
         network = network.model_copy(update={"block": variant.block, "decoder_block": variant.block})
     return network.model_copy(update={"inserts": (*network.inserts, *variant.inserts)})
+
+
+def _require_axes(found: Topology, variant: Variant) -> None:
+    """Raises: Unsuited for a part that is there for images of other axes alone."""
+    dims = len(found.patch)
+    asked = [(parts.NETWORKS, variant.architecture), *([(parts.BLOCKS, variant.block)] if variant.block else [])]
+    for table, part in asked:
+        if dims not in getattr(table.get(part.name), "axes", (2, 3)):
+            raise Unsuited(f"{table.kind} {part.name} is not there for images of {dims} axes")
 
 
 def design(
@@ -82,7 +94,13 @@ def design(
         if factor * topology.elements(found, classes) * (found.batch - rounded) <= ceiling:
             break
         allowed = min(ceiling / factor, 0.9 * allowed)
-    return Designed(found, network, factor)
+    return Designed(found, network, factor, _parameters(network, question, found.patch))
+
+
+def _parameters(network: Network, question: Question, patch: tuple[int, ...]) -> int:
+    from autoseg.nets import survey
+
+    return survey.survey(network, len(question.channels), len(question.outputs), patch).parameters
 
 
 def cost_factor(found: Topology, network: Network, question: Question) -> float:
@@ -128,6 +146,13 @@ def require_parts(plan: Plan) -> Mapping[str, Survey]:
         except BadPlan as problem:
             where = f"configurations.{title}" + (f", {problem.where}" if problem.where else "")
             raise BadPlan(problem.what, where=where, expected=problem.expected, remedy=problem.remedy) from problem
+        needed, there = found[title].parameters * BYTES_PER_PARAMETER, plan.target.memory
+        if needed > there:
+            raise BadPlan(
+                f"its weights, their gradients and the optimiser need {needed / 1e9:.1f} GB",
+                where=f"configurations.{title}", expected=f"at most the {there / 1e9:.1f} GB of the target",
+                remedy="take a smaller network",
+            )  # fmt: skip
     return found
 
 
@@ -135,9 +160,8 @@ def require(one: Configuration, question: Question) -> Survey:
     """As `require_parts`, of one configuration."""
     from autoseg.nets import survey
 
-    parts.OPTIMISERS.get(one.train.optimiser.name)
+    _require_optimiser(one)
     parts.RESAMPLERS.build(one.resample)
-    parts.SCHEDULES.build(one.train.schedule, steps=one.train.steps)
     for part in one.normalise:
         parts.NORMALISERS.build(part, intensity=None)
     for part in one.train.augment:
@@ -152,8 +176,22 @@ def require(one: Configuration, question: Question) -> Survey:
     return found
 
 
+def _require_optimiser(one: Configuration) -> None:
+    import torch
+
+    parts.OPTIMISERS.build(one.train.optimiser, parameters=[torch.nn.Parameter(torch.zeros(1))])
+    schedule = parts.SCHEDULES.build(one.train.schedule, steps=one.train.steps)
+    for step in (0, one.train.steps - 1):
+        try:
+            factor = float(schedule(step))
+        except Exception as problem:  # whatever the code of a plug-in raises
+            raise BadPlan(f"{type(problem).__name__}: {problem}", where="train.schedule") from problem
+        if not 0 <= factor < float("inf"):
+            raise BadPlan(f"the rate's factor at step {step} is {factor}", where="train.schedule", expected="0 to 1")
+
+
 def _require_loss(one: Configuration, question: Question, heads: int) -> None:
-    """Tries the loss on an image of nothing. Raises: BadPlan where it cannot be computed."""
+    """Tries the loss on noise. Raises: BadPlan where it cannot be computed."""
     import torch
 
     from autoseg import losses
@@ -161,11 +199,11 @@ def _require_loss(one: Configuration, question: Question, heads: int) -> None:
     loss = losses.build(one.train.loss, question.first, one.train.class_weights)
     if one.train.depth_weights is not None:
         losses.depth_weights(heads, one.train.depth_weights)
-    size = (4,) * one.dims
-    target = torch.zeros(1, *size, dtype=torch.uint8)
+    size, generator = (4,) * one.dims, torch.Generator().manual_seed(0)
+    target = torch.randint(0, len(question.classes), (1, *size), generator=generator).to(torch.uint8)
     if question.regions:
         target = losses.as_regions(target, torch.tensor(question.members))
-    logits = torch.zeros(1, len(question.outputs), *size, requires_grad=True)
+    logits = torch.randn(1, len(question.outputs), *size, generator=generator).requires_grad_()
     try:
         value = loss(logits, target)
         value.backward()  # type: ignore[no-untyped-call]
@@ -173,5 +211,7 @@ def _require_loss(one: Configuration, question: Question, heads: int) -> None:
         raise
     except Exception as problem:  # whatever the code of a plug-in raises
         raise BadPlan(f"{type(problem).__name__}: {problem}", where=f"loss {one.train.loss}") from problem
-    if not torch.isfinite(value):
-        raise BadPlan(f"is {float(value.detach())} on an empty image", where=f"loss {one.train.loss}")
+    slope = logits.grad
+    if not torch.isfinite(value) or slope is None or not torch.isfinite(slope).all():
+        said = f"is {float(value.detach()):g} on noise, or its gradient is not finite"
+        raise BadPlan(said, where=f"loss {one.train.loss}", expected="finite numbers")

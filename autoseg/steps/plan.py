@@ -171,12 +171,18 @@ def _configuration(title: str, view: View, about: About, normalise: tuple[Part, 
     because[f"{here}.network.features"] = f"{limits.base}, doubled per stage up to {limits.cap}"
     because[f"{here}.network.strides"] = f"axes are halved while they have {2 * topology.SMALLEST} voxels or more"
     _explain_network(here, about, made)
+    plain = topology.fit(view.shape, view.spacing, len(about.question.outputs), limits, view.voxels)
+    if (plain.patch, plain.batch) != (found.patch, found.batch):
+        asked = f"{'×'.join(map(str, plain.patch))} by {plain.batch}"
+        because[f"{here}.patch"] += f"; {asked} for the plain U-Net, changed for this network's memory or divisor"
     total = topology.elements(found, len(about.question.outputs)) * found.batch * made.factor
     method = "feature-map elements × 8 bytes" + (f" × {made.factor:.2f}" if made.factor != 1 else "")
+    weights = made.parameters * design.BYTES_PER_PARAMETER
+    method += f" + parameters × {design.BYTES_PER_PARAMETER} bytes"
     return Configuration(
         spacing=view.spacing, axes=view.axes, patch=found.patch, batch=found.batch, normalise=normalise,
         resample=_resample(here, about.fingerprint, because), network=made.network,
-        train=_train(here, found, about), memory=Memory(bytes=int(total * BYTES_PER_ELEMENT), method=method),
+        train=_train(here, found, about), memory=Memory(bytes=int(total * BYTES_PER_ELEMENT) + weights, method=method),
     )  # fmt: skip
 
 
@@ -265,7 +271,7 @@ def _normaliser(number: int, channel: Channel, facts: Sequence[CaseFacts], share
 def _train(here: str, found: Topology, about: About) -> Train:
     facts = list(about.fingerprint.usable.values())
     asked = about.variant.loss
-    loss = asked or ("dice+bce" if about.question.regions else "dice+ce")
+    loss = asked if asked is not None else ("dice+bce" if about.question.regions else "dice+ce")
     about.because[f"{here}.train.loss"] = "asked for" if asked else "as nnU-Net's"
     weights = design.class_weights(loss, facts, about.question)
     if weights:

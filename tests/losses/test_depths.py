@@ -40,7 +40,8 @@ def test_a_text_is_a_weighted_sum() -> None:
         "ce": ce,
         "dice+ce": dice + ce,
         " 0.3 * dice + 2*ce ": 0.3 * dice + 2 * ce,
-        "ce+ce+0*dice": 2 * ce,
+        "ce+ce": 2 * ce,
+        "1e3*ce": 1000 * ce,
         "0.3*ce+0.7*tversky(alpha=0.2,beta=0.9)": 0.3 * ce + 0.7 * overlap,
         "dice( background = true ) + dice(over=sample)": soft_dice(0)(logits, target)
         + soft_dice(1, over="sample")(logits, target),
@@ -48,7 +49,7 @@ def test_a_text_is_a_weighted_sum() -> None:
         assert torch.allclose(build(text, first=1)(logits, target), expected)
 
 
-@pytest.mark.parametrize("text", ["", "+", "dice+", "-1*ce", "ce*2", "0.3*", "1e3*ce"])
+@pytest.mark.parametrize("text", ["", "+", "dice+", "-1*ce", "ce*2", "0.3*", "0*dice", "1e999*ce", "nan*ce"])
 def test_what_is_no_weighted_sum_is_refused(text: str) -> None:
     with pytest.raises(BadPlan, match="is not a weighted sum"):
         build(text, first=1)

@@ -95,7 +95,7 @@ def test_a_part_may_forbid_a_place() -> None:
             super().__init__()
 
     assert standing("deep@bottleneck+deep@decoder[0]").names == {"bottleneck_3": ["deep"], "decoder_0": ["deep"]}
-    with pytest.raises(BadPlan, match=r"^deep@skip\[0:1\]: deep does not stand at skip; expected one of bottleneck"):
+    with pytest.raises(BadPlan, match=r"^deep@skip\[0\]: deep does not stand at skip; expected one of bottleneck"):
         standing("deep@skip[0]")
 
 

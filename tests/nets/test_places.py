@@ -68,6 +68,7 @@ def test_options_are_json_or_words(text: str, options: dict[str, Any]) -> None:
         ("cbam(kernel:3)", "is no option; expected option=value"),
         ("cbam(kernel=)", "is no value; expected JSON or a word"),
         ("cbam(kernel=-x)", "is no value"),
+        ("cbam(kernel=1e400)", "a number without end"),
         ("cbam(kernel=-Infinity)", "is no value"),
         ("cbam(kernel=3,kernel=5)", "gives kernel twice"),
         ("cbam(kernel=3 4)", "'4' in .* is in the way; expected a comma"),

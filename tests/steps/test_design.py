@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
+from typing import Any
 
 import pytest
 import torch
@@ -38,13 +39,13 @@ LIMITS = Limits(22e6, 16, 256, 2)
 SHAPE, SPACING = (36, 50, 35), (1.0, 1.0, 1.0)
 
 
-def plan(shape: Shape = SHAPE, count: int = 260) -> Plan:
+def plan(shape: Shape = SHAPE, count: int = 260, variant: Variant | None = None) -> Plan:
     """The plan of a CPU for as many cases of one shape."""
     known = (Intensity(mean=50, sd=20, quantiles=(0.0,) * 15),)
     facts = CaseFacts(sha256="0", shape=shape, cropped=shape, spacing=SPACING, valid=known, foreground=known)
     found = Fingerprint(question="q", flat=shape[0] == 1, cases={str(n): facts for n in range(count)})
     cpu = Target(device="cpu", memory=16 * 10**9, threads=2)
-    return make(found, QUESTION, cpu, task="Task01_X", name="default", ids=("f", "g"))
+    return make(found, QUESTION, cpu, task="Task01_X", name="default", ids=("f", "g"), variant=variant)
 
 
 def test_the_default_is_the_plain_unet_at_no_extra_cost() -> None:
@@ -125,6 +126,11 @@ def test_class_weights_come_where_the_loss_takes_them() -> None:
         ({"network.block.options": {"conv": 3}}, "has no option 'conv'.*did you mean convs"),
         ({"network.upsample.name": "bilinear"}, "unknown upsampling 'bilinear'.*linear"),
         ({"train.loss": "dice+cee"}, "unknown loss 'cee'"),
+        ({"train.loss": "focal(gamma=1e99)"}, "its gradient is not finite"),
+        ({"train.optimiser.options": {"foo": 1}}, "has no option 'foo'"),
+        ({"train.schedule.options": {"power": "a"}}, 'power is "a"; expected float'),
+        ({"network.block.options": {"convs": 2.5}}, "convs is 2.5; expected int"),
+        ({"network.norm": {"name": "group", "options": {"groups": 0}}}, "0 groups, expected 1 or more"),
         ({"train.loss": "wce"}, "the plan has no class weights"),
         ({"train.loss": "wce", "train.class_weights": [1, 2]}, "2 class weights for 3 outputs"),
         ({"train.depth_weights": [1, 1]}, r"\[1.0, 1.0\] cannot weigh 3 heads"),
@@ -148,7 +154,7 @@ def test_what_cannot_be_built_is_told_with_its_place(changes: dict[str, object],
 @pytest.mark.parametrize(
     ("loss", "told"),
     [
-        (lambda logits, target: logits.mean() * float("nan"), "loss own: is nan on an empty image"),
+        (lambda logits, target: logits.mean() * float("nan"), "loss own: is nan on noise"),
         (lambda logits, target: logits, r"loss own: answers \(1, 3, 4, 4, 4\); expected a scalar"),
         (lambda logits, target: {}["x"], "loss own: KeyError: 'x'"),
     ],
@@ -159,26 +165,86 @@ def test_a_loss_that_cannot_be_computed_is_told_before_training(loss: Callable[.
         require_parts(amend(plan(), {"configurations.3d.train.loss": "own"}))
 
 
-class Wrong(nn.Module):
-    """Answers one position too few, or fails."""
+class Odd(nn.Module):
+    """An insert that does something odd."""
 
-    def __init__(self, how: str) -> None:
+    def __init__(self, act: Callable[[nn.Module, torch.Tensor], Any]) -> None:
         super().__init__()
-        self.how = how
+        self.act = act
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.how == "fails":
-            raise KeyError("nothing here")
-        return x[..., 1:] if self.how == "short" else x[:, :1]
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.act(self, x)
 
 
-@pytest.mark.parametrize("how", ["short", "narrow", "fails"])
-def test_a_plugin_that_answers_another_shape_or_fails_is_named_before_training(how: str) -> None:
-    parts.INSERTS.add("wrong")(lambda channels: Wrong(how))
-    inserts = [{"part": {"name": "wrong"}, "place": "skip", "stages": [1, 2]}]
-    amended = amend(plan(), {"configurations.3d.network.inserts": inserts})
-    with pytest.raises(BadPlan, match=r"insert wrong at skip stage 1 \(32 channels, 20×28×20\)"):
-        require_parts(amended)
+def raises(module: nn.Module, x: torch.Tensor) -> None:
+    raise KeyError("nothing here")
+
+
+def with_insert(act: Callable[[nn.Module, torch.Tensor], Any]) -> Plan:
+    parts.INSERTS.add("odd")(lambda channels: Odd(act))
+    inserts = [{"part": {"name": "odd"}, "place": "skip", "stages": [1, 2]}]
+    return amend(plan(), {"configurations.3d.network.inserts": inserts})
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda module, x: x[..., 1:],
+        lambda module, x: x[:, :1],
+        lambda module, x: [x],
+        raises,
+        lambda module, x: x if module.training else x[..., ::2],
+        lambda module, x: x if module.training else raises(module, x),
+    ],
+)
+def test_an_insert_that_is_wrong_in_training_or_prediction_is_named_before_either(act: Any) -> None:
+    with pytest.raises(BadPlan, match=r"insert odd at skip stage 1 \(32 channels, 20×28×20\)"):
+        require_parts(with_insert(act))
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda module, x: x * 2 if x.mean() > 0 else x,
+        lambda module, x: x / max(1.0, float(x.abs().max())),
+        lambda module, x: x + torch.from_numpy(x.detach().numpy().copy()),
+        lambda module, x: x * torch.ones(1, 32, 1, 1, 1),
+    ],
+)
+def test_an_insert_that_looks_at_numbers_is_tried_with_numbers(act: Any) -> None:
+    assert require_parts(with_insert(act))["3d"].outputs[0] == (3, 40, 56, 40)
+
+
+@pytest.mark.parametrize("answer", [lambda x: x, lambda x: [x, x], lambda x: [x[:, :1]]])
+def test_an_architecture_that_is_wrong_in_prediction_is_told(answer: Callable[[torch.Tensor], Any]) -> None:
+    class Shallow(nn.Module):
+        def __init__(self, channels: int, classes: int) -> None:
+            super().__init__()
+            self.layer = nn.Conv3d(channels, classes, 1)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return [self.layer(x)] if self.training else answer(self.layer(x))
+
+    parts.NETWORKS.add("shallow")(Shallow)
+    with pytest.raises(BadPlan, match=r"the network answers .* in prediction; expected a list that begins with"):
+        require_parts(amend(plan(), {"configurations.3d.network.architecture.name": "shallow"}))
+
+
+def test_a_part_that_is_there_in_2d_alone_leaves_the_other_configuration_out() -> None:
+    for variant in (Variant(Part(name="deeplabv3p")), Variant(block=Part(name="deformable"))):
+        made = plan(variant=variant)
+        assert list(made.configurations) == ["2d"] and "left out" in made.because["configurations.3d"]
+
+
+def test_a_patch_that_had_to_change_says_from_what() -> None:
+    made = plan(variant=Variant(Part(name="swin_unet")))
+    assert "40×56×40 by 2 for the plain U-Net" in made.because["configurations.3d.patch"]
+    assert "plain" not in plan().because["configurations.3d.patch"]
+
+
+def test_weights_that_the_target_cannot_hold_are_refused() -> None:
+    with pytest.raises(BadPlan, match="its weights, their gradients and the optimiser need"):
+        require_parts(amend(plan(), {"configurations.3d.network.features": [16, 32, 64, 200_000]}))
 
 
 def test_a_map_of_one_position_is_told_with_its_stage() -> None:

@@ -39,6 +39,7 @@ class ACmix(nn.Module):
         self.heads, self.window = divided(channels, heads), WINDOW[dims] if window is None else window
         if min(self.window, kernel) < 1 or self.window % 2 == 0 or kernel % 2 == 0:
             raise ValueError(f"window is {self.window} and kernel {kernel}, expected odd numbers above 0")
+        self.window = min(self.window, 2 * max(size) - 1)  # farther than the map reaches, there is nothing
         width, taps = channels // self.heads, kernel**dims
         self.project = convolution(dims, channels, 3 * channels)
         self.place = convolution(1, dims, width, bias=False)
