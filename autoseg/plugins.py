@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.errors import AutosegError, BadPlan, BadUsage
-from autoseg.parts import READERS, TABLES, weighed
+from autoseg.parts import READERS, TABLES
 from autoseg.records import Configuration, Part, Question, Record
+from autoseg.spelling import weighed
 
 GROUP = "autoseg.plugins"  # of the entry points by which an installed package announces its modules
 

@@ -15,7 +15,7 @@ from autoseg import parts
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     {"errors", "records", "image"},
-    {"parts"},
+    {"parts", "spelling"},
     {"plugins"},
     {"arrays", "readers", "catalogue"},
     {"layouts", "store", "nets", "losses", "augment"},

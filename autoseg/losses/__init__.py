@@ -23,7 +23,8 @@ from autoseg.losses.voxelwise import (
     top_k,
     weighted_cross_entropy,
 )
-from autoseg.parts import LOSSES, weighed
+from autoseg.parts import LOSSES
+from autoseg.spelling import weighed
 
 __all__ = [
     "Loss",

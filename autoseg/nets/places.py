@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from autoseg.errors import BadPlan, nearest
 from autoseg.nets.stages import expecting
-from autoseg.parts import INSERTS, JOINS, spelled, terms
+from autoseg.parts import INSERTS, JOINS
 from autoseg.records import Insert, Network, Part, Place
+from autoseg.spelling import spelled, terms
 
 PLACES: tuple[Place, ...] = get_args(Place)
 WRITTEN = re.compile(r"(.+)@\s*([a-z]+)\s*(?:\[\s*((?:-?\d+)?)\s*(:?)\s*((?:-?\d+)?)\s*\])?\s*", re.DOTALL)

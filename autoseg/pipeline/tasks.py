@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from autoseg import engine, layouts, parts
+from autoseg import engine, layouts, spelling
 from autoseg.errors import BadData, BadFile, BadPlan, BadTask, BadUsage
 from autoseg.layouts import folds as folding
 from autoseg.pipeline.voice import Voice
@@ -151,8 +151,8 @@ def variant(network: str | None, block: str | None, insert: str | None, loss: st
     if insert is not None and not insert.strip():
         raise BadUsage("names nothing", where="--insert", expected="PART@PLACE")
     return Variant(
-        architecture=parts.spelled(network, "--network") if network is not None else design.PLAIN,
-        block=parts.spelled(block, "--block") if block is not None else None,
+        architecture=spelling.spelled(network, "--network") if network is not None else design.PLAIN,
+        block=spelling.spelled(block, "--block") if block is not None else None,
         inserts=places.parse(insert) if insert is not None else (),
         loss=loss,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING
 
-from autoseg import parts
+from autoseg import parts, spelling
 from autoseg.errors import BadPlan
 from autoseg.records import CaseFacts, Configuration, Insert, Network, Part, Plan, Question
 from autoseg.steps import topology
@@ -123,7 +123,7 @@ def class_weights(loss: str, facts: Sequence[CaseFacts], question: Question) -> 
     """Weights by class frequency where a term of the loss takes them, else None."""
     from autoseg import losses
 
-    names = [parts.spelled(piece.rpartition("*")[2], "--loss").name for piece in parts.terms(loss)]
+    names = [spelling.spelled(piece.rpartition("*")[2], "--loss").name for piece in spelling.terms(loss)]
     if not any("weights" in inspect.signature(parts.LOSSES.get(name)).parameters for name in names):
         return None
     by_name = {name: sum(fact.voxels.get(name, 0) for fact in facts) for name in question.classes}

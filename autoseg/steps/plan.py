@@ -162,28 +162,36 @@ def _configuration(title: str, view: View, about: About, normalise: tuple[Part, 
     made = design.design(about.variant, view.shape, view.spacing, about.question, limits, view.voxels)
     found, because, here = made.found, about.because, f"configurations.{title}"
     _explain_spacing(here, view, because)
-    size = "×".join(map(str, view.shape))
+    _explain_size(here, view, about, limits, found)
+    _explain_network(here, about, made)
+    return Configuration(
+        spacing=view.spacing, axes=view.axes, patch=found.patch, batch=found.batch, normalise=normalise,
+        resample=_resample(here, about.fingerprint, because), network=made.network,
+        train=_train(here, found, about), memory=_memory(made, about.question),
+    )  # fmt: skip
+
+
+def _memory(made: Designed, question: Question) -> Memory:
+    total = topology.elements(made.found, len(question.outputs)) * made.found.batch * made.factor
+    weights = made.parameters * design.BYTES_PER_PARAMETER
+    factor = f" × {made.factor:.2f}" if made.factor != 1 else ""
+    method = f"feature-map elements × 8 bytes{factor} + parameters × {design.BYTES_PER_PARAMETER} bytes"
+    return Memory(bytes=int(total * BYTES_PER_ELEMENT) + weights, method=method)
+
+
+def _explain_size(here: str, view: View, about: About, limits: Limits, found: Topology) -> None:
+    because, size = about.because, "×".join(map(str, view.shape))
     because[f"{here}.patch"] = (
         f"median image {size}; the largest patch of its proportions that keeps a step within "
         f"{limits.elements / 1e6:.0f} M feature-map elements"
     )
-    because[f"{here}.batch"] = "what fits beside the patch, at most 5 % of the data set's voxels"
-    because[f"{here}.network.features"] = f"{limits.base}, doubled per stage up to {limits.cap}"
-    because[f"{here}.network.strides"] = f"axes are halved while they have {2 * topology.SMALLEST} voxels or more"
-    _explain_network(here, about, made)
     plain = topology.fit(view.shape, view.spacing, len(about.question.outputs), limits, view.voxels)
     if (plain.patch, plain.batch) != (found.patch, found.batch):
         asked = f"{'×'.join(map(str, plain.patch))} by {plain.batch}"
         because[f"{here}.patch"] += f"; {asked} for the plain U-Net, changed for this network's memory or divisor"
-    total = topology.elements(found, len(about.question.outputs)) * found.batch * made.factor
-    method = "feature-map elements × 8 bytes" + (f" × {made.factor:.2f}" if made.factor != 1 else "")
-    weights = made.parameters * design.BYTES_PER_PARAMETER
-    method += f" + parameters × {design.BYTES_PER_PARAMETER} bytes"
-    return Configuration(
-        spacing=view.spacing, axes=view.axes, patch=found.patch, batch=found.batch, normalise=normalise,
-        resample=_resample(here, about.fingerprint, because), network=made.network,
-        train=_train(here, found, about), memory=Memory(bytes=int(total * BYTES_PER_ELEMENT) + weights, method=method),
-    )  # fmt: skip
+    because[f"{here}.batch"] = "what fits beside the patch, at most 5 % of the data set's voxels"
+    because[f"{here}.network.features"] = f"{limits.base}, doubled per stage up to {limits.cap}"
+    because[f"{here}.network.strides"] = f"axes are halved while they have {2 * topology.SMALLEST} voxels or more"
 
 
 def _explain_network(here: str, about: About, made: Designed) -> None:

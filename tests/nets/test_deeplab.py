@@ -18,8 +18,8 @@ from autoseg.nets import survey
 from autoseg.nets.deeplab import DeepLabV3Plus
 from autoseg.nets.places import parse
 from autoseg.nets.stages import stage
-from autoseg.parts import spelled
 from autoseg.records import Network, Part, Shape
+from autoseg.spelling import spelled
 
 HALVED = ((1, 1), (2, 2), (2, 2), (2, 2), (2, 2), (2, 2))
 UNEVEN = ((1, 1), (1, 2), (2, 2), (2, 2), (2, 2), (1, 2))

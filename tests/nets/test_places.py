@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from autoseg.errors import BadPlan
 from autoseg.nets.places import PLACES, parse
-from autoseg.parts import INSERTS, JOINS, spelled, terms
+from autoseg.parts import INSERTS, JOINS
 from autoseg.records import Insert, Part
+from autoseg.spelling import spelled, terms
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
