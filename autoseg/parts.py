@@ -6,7 +6,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
@@ -101,6 +101,7 @@ class Table:
 
 def _require_types(factory: Callable[..., Any], part: Part, who: str, where: str) -> None:
     """Raises: BadPlan for an option whose value is not what the factory's annotation says."""
+    signature = inspect.signature(factory)
     constructor: Any = getattr(factory, "__init__") if isinstance(factory, type) else factory  # noqa: B009
     try:
         hints = get_type_hints(constructor)
@@ -111,7 +112,8 @@ def _require_types(factory: Callable[..., Any], part: Part, who: str, where: str
             try:
                 TypeAdapter(hints[name]).validate_python(value, strict=True)
             except (ValidationError, PydanticUserError):
-                text = str(inspect.signature(factory).parameters[name].annotation)
+                words = get_args(hints[name]) if get_origin(hints[name]) is Literal else ()
+                text = f"one of {', '.join(words)}" if words else str(signature.parameters[name].annotation)
                 raise BadPlan(f"{who}: {name} is {json.dumps(value)}", where=where, expected=text) from None
 
 

@@ -233,7 +233,7 @@ def test_without_deep_supervision_the_deepest_head_is_the_only_one() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"mode": "quick"}, "mode is 'quick', expected one of accurate, fast"),
+        ({"mode": "quick"}, 'mode is "quick"; expected one of accurate, fast'),
         ({"mode": "fast", "depth": 0}, "depth is 0, but there are heads for 1, 2, 3"),
         ({"mode": "fast", "depth": 4}, "depth is 4, but"),
         ({"depth": 2}, "depth 2 is of mode fast"),
