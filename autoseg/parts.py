@@ -73,6 +73,7 @@ class Table:
                 remedy="a part of your own is loaded with --plugin FILE.py, or from an installed package",
             )
         module, _, attribute = self._builtin[name].partition(":")
+        # a literal of the tables in this file, never a name from a file
         factory: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
         return factory
 

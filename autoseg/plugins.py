@@ -47,7 +47,7 @@ class Plugin:
             _execute(self.modules[0], self.file)
         else:
             for module in self.modules:
-                importlib.import_module(module)
+                importlib.import_module(module)  # named by an installed package's metadata, never by a plan or a run
 
     def sha256(self) -> str:
         """Of the file; of a package's Python files, in the order of their paths, each with its path."""

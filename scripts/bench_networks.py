@@ -136,7 +136,7 @@ def grown(dims: int, name: str, kind: str, wanted: argparse.Namespace) -> float:
 
 
 def _highest() -> int:
-    """The most bytes this process has held; getrusage would answer those of the process that started it."""
+    """The most bytes this process has held, on Linux; getrusage would answer those of the process that started it."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 

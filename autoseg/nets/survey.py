@@ -76,7 +76,7 @@ def survey(network: Network, channels: int, classes: int, patch: Shape) -> Surve
         with torch.device("meta"):
             module = build(network, channels, classes, patch)
         return _examined(module, channels, classes, patch)
-    except Exception as problem:
+    except Exception as problem:  # is raised again by the pass with numbers, if it is not for want of them
         if _is_final(problem):
             raise
     return examine(build(network, channels, classes, patch), channels, classes, patch)
@@ -86,7 +86,7 @@ def examine(module: nn.Module, channels: int, classes: int, patch: Shape) -> Sur
     """What a network that is built costs; the network itself stays as it is. Raises: BadPlan as `survey`."""
     try:
         return _examined(copy.deepcopy(module).to("meta"), channels, classes, patch)
-    except Exception as problem:
+    except Exception as problem:  # is raised again by the pass with numbers, if it is not for want of them
         if _is_final(problem):
             raise
     return _examined(copy.deepcopy(module), channels, classes, patch)
