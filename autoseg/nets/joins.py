@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.nets.inserts.gates import excitation, means, outline
-from autoseg.nets.layers import convolution
+from autoseg.nets.layers import before_sigmoid, convolution
 
 
 class Concat(nn.Module):
@@ -33,7 +33,7 @@ class AttentionGate(nn.Module):
         hidden = max(1, channels // reduction)
         self.of_skip = convolution(dims, channels, hidden, bias=False)
         self.of_up = convolution(dims, channels, hidden)
-        self.score = convolution(dims, hidden, 1)
+        self.score = before_sigmoid(convolution(dims, hidden, 1))
 
     def forward(self, skip: Tensor, up: Tensor) -> Tensor:
         """Two (B, C, *S) -> (B, 2C, *S)."""
@@ -54,7 +54,7 @@ class CGAFusion(nn.Module):
         self.channels_out = channels
         self.position = convolution(dims, 2, 1, kernel)
         self.channel = excitation(dims, channels, reduction)
-        self.refine = convolution(dims, 2 * channels, channels, kernel, groups=channels)
+        self.refine = before_sigmoid(convolution(dims, 2 * channels, channels, kernel, groups=channels))
         self.mix = convolution(dims, channels, channels)
 
     def forward(self, skip: Tensor, up: Tensor) -> Tensor:

@@ -90,7 +90,10 @@ def told(combination: Combination) -> str:
     return " ".join(filter(None, (f"{combination[0]}d", *combination[1:])))
 
 
-@pytest.mark.parametrize("combination", random.Random(0).sample(EVERY, 6), ids=told)
+SHUT = (3, "unet/plain", "cbam@head")  # its gate shut everywhere in the first steps when started after He
+
+
+@pytest.mark.parametrize("combination", [*random.Random(0).sample(EVERY, 6), SHUT], ids=told)
 def test_a_sample_learns(combination: Combination) -> None:
     first, last = learned(combination)
     assert last < first / 2

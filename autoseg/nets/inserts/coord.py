@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.nets.layers import convolution
+from autoseg.nets.layers import before_sigmoid, convolution
 
 
 class Coord(nn.Module):
@@ -23,7 +23,7 @@ class Coord(nn.Module):
         hidden = max(8, channels // reduction)
         self.mix = convolution(1, channels, hidden)
         self.norm = nn.GroupNorm(1, hidden)
-        self.excite = nn.ModuleList(convolution(1, hidden, channels) for _ in range(dims))
+        self.excite = nn.ModuleList(before_sigmoid(convolution(1, hidden, channels)) for _ in range(dims))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *S) -> same."""

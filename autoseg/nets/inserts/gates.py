@@ -8,7 +8,7 @@ from math import log2
 import torch
 from torch import Tensor, nn
 
-from autoseg.nets.layers import convolution
+from autoseg.nets.layers import before_sigmoid, convolution
 
 JOINED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"sum": torch.add, "max": torch.maximum}
 
@@ -37,7 +37,7 @@ class ECA(nn.Module):
         if gamma <= 0:
             raise ValueError(f"gamma is {gamma}, expected above 0")
         kernel = 2 * int(abs(log2(channels) + b) / gamma / 2) + 1
-        self.excite = convolution(1, 1, 1, kernel, bias=False)
+        self.excite = before_sigmoid(convolution(1, 1, 1, kernel, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *S) -> same."""
@@ -58,7 +58,7 @@ class SCSE(nn.Module):
             raise ValueError(f"join is {join!r}, expected one of {', '.join(JOINED)}")
         self.join = JOINED[join]
         self.channel = SE(dims, channels, reduction)
-        self.position = convolution(dims, channels, 1, bias=False)
+        self.position = before_sigmoid(convolution(dims, channels, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *S) -> same."""
@@ -73,7 +73,7 @@ class CBAM(nn.Module):
         if kernel < 1 or kernel % 2 == 0:
             raise ValueError(f"kernel is {kernel}, expected an odd number")
         self.excite = excitation(dims, channels, reduction)
-        self.look = convolution(dims, 2, 1, kernel)
+        self.look = before_sigmoid(convolution(dims, 2, 1, kernel))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *S) -> same."""
@@ -91,7 +91,7 @@ def excitation(dims: int, channels: int, reduction: int) -> nn.Sequential:
     return nn.Sequential(
         convolution(dims, channels, hidden, bias=False),
         nn.ReLU(inplace=True),
-        convolution(dims, hidden, channels, bias=False),
+        before_sigmoid(convolution(dims, hidden, channels, bias=False)),
     )
 
 
