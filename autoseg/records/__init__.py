@@ -1,7 +1,7 @@
 """Every JSON file of autoseg as a frozen record."""
 
 from autoseg.records.base import Part, R, Record, Shape, Spacing, amend, digest, parse
-from autoseg.records.fingerprint import CaseFacts, Fault, Fingerprint, Intensity
+from autoseg.records.fingerprint import CaseFacts, Fault, Fingerprint, Intensity, Objects, Values
 from autoseg.records.plan import Configuration, Insert, Memory, Network, Place, Plan, Target, Train
 from autoseg.records.runs import Checkpoint, Means, Measures, Run, Scores
 from autoseg.records.tasks import REFERENCE, CaseFiles, Channel, Dataset, Folds, Kind, Question
@@ -24,6 +24,7 @@ __all__ = [
     "Measures",
     "Memory",
     "Network",
+    "Objects",
     "Part",
     "Place",
     "Plan",
@@ -36,6 +37,7 @@ __all__ = [
     "Spacing",
     "Target",
     "Train",
+    "Values",
     "amend",
     "digest",
     "parse",

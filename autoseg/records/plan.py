@@ -136,7 +136,8 @@ class Memory(Record):
 class Configuration(Record):
     """One way to look at the images. 2D: `spacing` and `patch` hold the two in-plane axes.
 
-    `axes` is the order in which the image's (z, y, x) are used; slices are cut across the first of them.
+    `axes` is the order in which the image's (z, y, x) are used; slices are cut across the first of them. `previous`
+    names the configuration whose prediction is given to this one as further channels, one per foreground output.
     """
 
     spacing: Spacing
@@ -148,6 +149,7 @@ class Configuration(Record):
     network: Network
     train: Train
     memory: Memory
+    previous: str | None = None
 
     @model_validator(mode="after")
     def _patch_fits(self) -> Configuration:
@@ -193,4 +195,6 @@ class Plan(Record):
         for title, configuration in self.configurations.items():
             if len(configuration.normalise) != channels:
                 raise ValueError(f"{title} normalises {len(configuration.normalise)} of {channels} channels")
+            if configuration.previous is not None and configuration.previous not in self.configurations:
+                raise ValueError(f"{title} goes on from {configuration.previous}, which is no configuration")
         return self

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from autoseg import parts, spelling
 from autoseg.errors import BadPlan
 from autoseg.records import CaseFacts, Configuration, Insert, Network, Part, Plan, Question
-from autoseg.steps import topology
+from autoseg.steps import preprocess, topology
 from autoseg.steps.topology import Limits, Topology
 
 if TYPE_CHECKING:
@@ -171,7 +171,8 @@ def require(one: Configuration, question: Question) -> Survey:
             f"batch norm with a batch of {one.batch}", where="network.norm",
             expected=f"a batch of {LEAST_BATCH} or more", remedy="take instance or group",
         )  # fmt: skip
-    found = survey.survey(one.network, len(question.channels), len(question.outputs), one.patch)
+    channels = preprocess.inputs(one.normalise, question, one.previous)
+    found = survey.survey(one.network, channels, len(question.outputs), one.patch)
     _require_loss(one, question, len(found.outputs))
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from autoseg.arrays.boxes import Box, crop, nonzero_box, uncrop
 from autoseg.arrays.resample import coarse_axis, resample_label
 from autoseg.image import Case, Image, as_volume, volume_spacing
 from autoseg.parts import NORMALISERS, RESAMPLERS
-from autoseg.records import Configuration, Question
+from autoseg.records import Configuration, Part, Question
 from autoseg.steps import cases
 
 POINTS = 10_000  # foreground voxels kept per class and case
@@ -42,6 +42,12 @@ def key(configuration: Configuration) -> str:
     """Names a way of preprocessing: configurations with the same key share their arrays."""
     said = configuration.model_dump(mode="json", include={"spacing", "axes", "normalise", "resample"})
     return hashlib.sha256(json.dumps([said, configuration.dims, POINTS]).encode()).hexdigest()[:12]
+
+
+def inputs(normalise: Sequence[Part], question: Question, previous: str | None = None) -> int:
+    """Channels that the network is given: what normalising makes of each, and the outputs of an earlier stage."""
+    made = sum(getattr(NORMALISERS.build(part, intensity=None), "outputs", 1) for part in normalise)
+    return made + (len(question.foreground) if previous else 0)
 
 
 def prepare_image(

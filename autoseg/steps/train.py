@@ -16,6 +16,7 @@ from autoseg.image import IGNORE
 from autoseg.nets import survey
 from autoseg.parts import OPTIMISERS, SCHEDULES
 from autoseg.records import Configuration, Question
+from autoseg.steps import preprocess
 from autoseg.steps.batches import Batches
 from autoseg.steps.device import Precision, autocast, keep_memory
 
@@ -107,7 +108,8 @@ def build(
 
 def build_network(configuration: Configuration, question: Question) -> nn.Module:
     """The network of a configuration, with fresh weights."""
-    return survey.build(configuration.network, len(question.channels), len(question.outputs), configuration.patch)
+    channels = preprocess.inputs(configuration.normalise, question, configuration.previous)
+    return survey.build(configuration.network, channels, len(question.outputs), configuration.patch)
 
 
 def learn(learner: Learner, images: Tensor, labels: Tensor) -> float:
@@ -201,7 +203,8 @@ def seconds_per_step(
 ) -> float:
     """Seconds of a training step on random images, after two to warm up: the fastest, as other work only slows."""
     learner = build(configuration, question, 0, device, precision)
-    images = torch.randn(configuration.batch, len(question.channels), *configuration.patch, device=device)
+    channels = preprocess.inputs(configuration.normalise, question, configuration.previous)
+    images = torch.randn(configuration.batch, channels, *configuration.patch, device=device)
     labels = torch.randint(0, len(question.classes), (configuration.batch, *configuration.patch), device=device)
     return min([_timed(learner, images, labels.to(torch.uint8)) for _ in range(steps + 2)][2:])
 
