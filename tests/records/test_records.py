@@ -80,7 +80,7 @@ MEANS = Means(dice=0.1, iou=None, precision=None, recall=None, cases=1)
 FOLDS = Folds(rule="r", folds=(("a", "b"), ("c",), ("d",)))
 ONE_OF_EACH: list[Record] = [
     PART, Channel(name="t1", kind="mr"), CASE, QUESTION, DATASET, FOLDS, FAULT, INTENSITY, FACTS,
-    Values(whole=True, bits=1, saturated=0.5, distinct=(0, 1)), Objects(count=1, sizes=(0.5,) * 5, border=2.0, edge=1.0),
+    Values(whole=True, bits=1, saturated=0.5), Objects(count=1, sizes=(0.5,) * 5, border=2.0, edge=1.0),
     Fingerprint(question="q", flat=False, cases={"c1": FACTS}, faults=(FAULT,)),
     NETWORK, INSERT, TRAIN, MEMORY, CONFIGURATION, TARGET, PLAN, RUN, Checkpoint(run=RUN, step=3), MEASURES, MEANS,
     Scores(rule="r", unit="mm³", cases={"c1": {"a": MEASURES}}, mean={"a": MEANS}, dice=0.1),
