@@ -40,6 +40,13 @@ def label_components(labels: NDArray[np.uint8]) -> Components:
     return Components(numbers, classes[1:], sizes[1:].astype(np.int64))
 
 
+def touching(components: Components, where: Mask) -> Mask:
+    """Which components, bool (N,), have a voxel where the mask (*S) is True."""
+    touched = np.zeros(len(components.sizes) + 1, bool)
+    touched[components.numbers[where]] = True
+    return touched[1:]
+
+
 def count(mask: Mask) -> int:
     """Number of components of a mask (y, x) or (z, y, x); 0 when it is empty."""
     return _numbered(mask)[1]

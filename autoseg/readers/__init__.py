@@ -9,15 +9,20 @@ from typing import Protocol
 from autoseg.errors import BadData
 from autoseg.image import Array, Image
 from autoseg.parts import READERS
-from autoseg.readers.geometry import Misfit, same_place
+from autoseg.readers.geometry import Misfit, nodata, orientation, same_place
+from autoseg.readers.windows import Windows
 
-__all__ = ["ENDINGS", "Misfit", "Reader", "ending_of", "endings", "is_litter", "reader_for", "same_place", "stem_of"]
+__all__ = [
+    "ENDINGS", "Misfit", "Reader", "Windows", "ending_of", "endings", "is_litter", "nodata", "orientation",
+    "reader_for", "same_place", "stem_of",
+]  # fmt: skip
 
 
 class Reader(Protocol):
     """What every reader does.
 
-    `endings` are lower-case, with the dot, longest first. All methods raise BadData that names the file.
+    `endings` are lower-case, with the dot, longest first. All methods raise BadData that names the file. A reader of
+    files that may be too large to be held has `open_windows(files)` and `open_label(file)` too: contexts of `Windows`.
     """
 
     endings: tuple[str, ...]

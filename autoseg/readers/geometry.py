@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,22 @@ def same_place(image: Image, label: Image) -> Misfit:
     unit = "mm" if image.placement.get("kind") == "nifti" else "m"
     sentence = f"the label lies {away.length:.3g} {unit} away from the image ({away.voxels:.2g} voxels)"
     return Misfit(sentence, away.voxels > FATAL)
+
+
+def orientation(image: Image) -> str:
+    """Which way the axes of the file run, in the file's order: "LAS" from right to left, ...; "" for rasters."""
+    placement = image.placement
+    if placement.get("kind") != "nifti":
+        return ""
+    order, flips = cast(tuple[int, ...], placement["order"]), cast(tuple[int, ...], placement["flips"])
+    letters = {file: ("LPI" if axis in flips else "RAS")[axis] for axis, file in enumerate(order)}
+    return "".join(letters[file] for file in range(3))
+
+
+def nodata(image: Image) -> float | None:
+    """The value that the file marks as no measurement; None without one, and for NaN, which is none anyway."""
+    value = image.placement.get("nodata")
+    return value if isinstance(value, float) and math.isfinite(value) else None
 
 
 def offset(one: Image, other: Image) -> Offset | None:
