@@ -132,12 +132,16 @@ READERS = Table(
 )
 NORMALISERS = Table(
     "normaliser",
-    "(intensity: Intensity, **options) -> (channel (z, y, x) float32, inside: bool (z, y, x)) -> float32",
+    "(intensity: Intensity, **options) -> (channel (z, y, x) float32, inside: bool (z, y, x)) -> float32 (z, y, x), "
+    "or (K, z, y, x) where the attribute `outputs` is K; resampled as `resample`, a Part, says where it has one",
     {
-        "zscore": "autoseg.arrays.intensity:ZScore",
-        "ct": "autoseg.arrays.intensity:ClipScale",
-        "range": "autoseg.arrays.intensity:Range",
-        "none": "autoseg.arrays.intensity:Keep",
+        "zscore": "autoseg.arrays.normalisers:ZScore",
+        "ct": "autoseg.arrays.normalisers:ClipScale",
+        "clip": "autoseg.arrays.normalisers:ClipScale",
+        "range": "autoseg.arrays.normalisers:Range",
+        "onehot": "autoseg.arrays.normalisers:OneHot",
+        "angle": "autoseg.arrays.normalisers:Angle",
+        "none": "autoseg.arrays.normalisers:Keep",
     },
 )
 RESAMPLERS = Table(

@@ -50,7 +50,7 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest() -> None:
         parts.NORMALISERS.build("zscor")
     said = str(told.value)
     assert "unknown normaliser 'zscor' (did you mean zscore?)" in said
-    assert "one of ct, none, range, zscore" in said
+    assert "one of angle, clip, ct, none, onehot, range, zscore" in said
     assert "--plugin" in said
 
 
@@ -152,17 +152,22 @@ def test_readers_follow_the_protocol(name: str) -> None:
 @every("normalisers")
 @pytest.mark.parametrize("odd", [0.0, np.nan, np.inf])
 def test_normalisers_are_finite_and_zero_outside(name: str, odd: float) -> None:
-    channel = np.random.default_rng(0).normal(100, 20, (3, 4, 5)).astype(np.float32)
+    channel = np.random.default_rng(0).normal(100, 20, (3, 4, 5)).round().astype(np.float32)
     channel[1, 2, 3] = odd
     inside = np.ones(channel.shape, bool)
     inside[0] = False
     before = channel.copy()
     known = describe(channel[np.isfinite(channel)])
-    result = parts.NORMALISERS.build(name, intensity=known)(channel, inside)
-    assert result.dtype == np.float32 and result.shape == channel.shape
+    options = {"onehot": {"values": [int(value) for value in channel[2].flat[:2]]}}
+    normaliser = parts.NORMALISERS.build(Part(name=name, options=options.get(name, {})), intensity=known)
+    result = normaliser(channel, inside)
+    outputs = getattr(normaliser, "outputs", 1)
+    assert result.dtype == np.float32 and result.shape == ((outputs,) if outputs > 1 else ()) + channel.shape
     assert np.isfinite(result).all()
-    assert not result[0].any() and result[2].any()
+    assert not result[..., 0, :, :].any() and result[..., 2, :, :].any()
     assert np.array_equal(channel, before, equal_nan=True)
+    if hasattr(normaliser, "resample"):
+        assert parts.RESAMPLERS.build(normaliser.resample)
 
 
 @every("resamplers")

@@ -9,7 +9,7 @@ from autoseg.records import Kind
 
 # the first kind whose words meet the words of the name; 'R_t1' is a colour of a date, hence rgb before mr
 WORDS: dict[Kind, str] = {
-    "categorical": "landcover|worldcover|land_cover|class|classes|category|categorical|qa|scl|cdl",
+    "categorical": "landcover|worldcover|land_cover|class|classes|category|categorical|qa|scl|cdl|flow_direction|fdir",
     "us": "us|ultrasound|bmode|echo|echocardiography|sonography",
     "pet": "pet|fdg|suv",
     "ct": "ct|cta|cect|ncct|ldct",
@@ -19,6 +19,7 @@ WORDS: dict[Kind, str] = {
     ),
     "rgb": "r|g|b|red|green|blue|rgb",
     "mr": (r"\w*mri|mr|t1\w*|t2\w*|flair|adc|dwi|swi|pd|pdw|cine|lge|dce|asl|tof|mra|bssfp|mprage|trufi"),
+    "angle": "angle|aspect|azimuth|bearing|heading|direction|orientation|phase",
 }
 
 

@@ -44,10 +44,14 @@ def key(configuration: Configuration) -> str:
     return hashlib.sha256(json.dumps([said, configuration.dims, POINTS]).encode()).hexdigest()[:12]
 
 
+def channels(normalise: Sequence[Part]) -> int:
+    """Channels that the normalisers make of an image's."""
+    return sum(getattr(NORMALISERS.build(part, intensity=None), "outputs", 1) for part in normalise)
+
+
 def inputs(normalise: Sequence[Part], question: Question, previous: str | None = None) -> int:
-    """Channels that the network is given: what normalising makes of each, and the outputs of an earlier stage."""
-    made = sum(getattr(NORMALISERS.build(part, intensity=None), "outputs", 1) for part in normalise)
-    return made + (len(question.foreground) if previous else 0)
+    """Channels that the network is given: the normalised ones, and the outputs of an earlier stage."""
+    return channels(normalise) + (len(question.foreground) if previous else 0)
 
 
 def prepare_image(
@@ -61,12 +65,6 @@ def prepare_image(
     order = (0, *(axis + 1 for axis in axes))
     channels = np.ascontiguousarray(crop(array, box).transpose(order))
     inside = np.ones(channels.shape[1:], bool) if valid is None else crop(valid, box).transpose(axes)
-    normalised: NDArray[np.float32] = np.stack(
-        [
-            NORMALISERS.build(part, intensity=None)(np.where(inside, channel, 0).astype(np.float32), inside)
-            for channel, part in zip(channels, configuration.normalise, strict=True)
-        ]
-    )
     spacing = [volume_spacing(image.spacing)[axis] for axis in axes]
     z, y, x = (int(n) for n in inside.shape)
     geometry = Geometry(
@@ -74,8 +72,13 @@ def prepare_image(
         coarse=_coarse(spacing, configuration), dims=len(image.spacing),
     )  # fmt: skip
     shape = _target_shape((z, y, x), spacing, configuration)
-    resampled: NDArray[np.float32] = RESAMPLERS.build(configuration.resample)(normalised, shape, coarse=geometry.coarse)
-    return resampled, geometry
+    blocks = []
+    for channel, part in zip(channels, configuration.normalise, strict=True):
+        normaliser = NORMALISERS.build(part, intensity=None)
+        made = normaliser(np.where(inside, channel, 0).astype(np.float32), inside)
+        resample = RESAMPLERS.build(getattr(normaliser, "resample", configuration.resample))
+        blocks.append(resample(made if made.ndim == 4 else made[None], shape, coarse=geometry.coarse))
+    return np.concatenate(blocks), geometry
 
 
 def prepare_label(

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 
-from autoseg.arrays.components import count, keep_largest, label_components, sizes
+from autoseg.arrays.components import count, keep_largest, label_components, sizes, touching
 
 few = settings(max_examples=40, deadline=None)
 shapes = arrays.array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=7)
@@ -83,3 +83,12 @@ def test_empty(shape):
 def test_other_dimensions_are_refused():
     with pytest.raises(ValueError, match="1 axes"):
         count(np.ones(3, bool))
+
+
+@few
+@given(labels, st.integers(0, 2**32 - 1))
+def test_what_touches_a_mask_is_what_has_a_voxel_in_it(label, seed):
+    where = np.random.default_rng(seed).random(label.shape) < 0.3
+    found = label_components(label)
+    inside = set(np.unique(found.numbers[where])) - {0}
+    assert touching(found, where).tolist() == [number in inside for number in range(1, len(found.sizes) + 1)]

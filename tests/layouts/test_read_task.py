@@ -250,6 +250,10 @@ def test_what_autoseg_writes_it_reads(tmp_path: Path) -> None:
         ("db", "VV,VH,VV_dB,S1_VH"),
         ("reflectance", "B1,B02,B8A,B12,NIR,SWIR1,coastal_aerosol"),
         ("categorical", "landcover,ESA_WorldCover,class,QA,land_cover"),
+        ("categorical", "flow_direction,fdir"),
+        ("angle", "aspect,Aspect,slope_aspect,azimuth,wind direction,slope_direction,insar_phase,orientation"),
+        ("ct", "CT arterial phase"),
+        ("mr", "DWI direction 3,T1 venous phase"),
         ("other", "EM,elevation,MERIT_DEM,zscore,channel0,water_occurrence"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 
 from autoseg.image import IGNORE, Case, Image
 from autoseg.records import Channel, Configuration, Memory, Network, Part, Question, Train, amend
-from autoseg.steps.preprocess import foreground_points, key, prepare, prepare_image, prepare_label, restore
+from autoseg.steps.preprocess import foreground_points, inputs, key, prepare, prepare_image, prepare_label, restore
 
 QUESTION = Question(
     reader="nifti", channels=(Channel(name="MRI", kind="mr"),), labels={"background": 0, "a": 1, "b": 2}
@@ -92,6 +92,39 @@ def test_what_is_not_valid_is_zero_and_ignored() -> None:
     array, indices, _ = prepare(case, configuration(), QUESTION)
     assert np.isfinite(array).all()
     assert (indices == IGNORE).sum() == 8 and (array[0][indices == IGNORE] == 0).all()
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 3.0, 0.7)])
+def test_a_channel_may_become_several_that_stay_within_their_bounds(spacing) -> None:
+    rng = np.random.default_rng(0)
+    heights, classes, aspect = (
+        rng.normal(9, 2, (6, 8, 9)),
+        rng.choice([10, 20, 30], (6, 8, 9)),
+        360 * rng.random((6, 8, 9)),
+    )
+    valid = np.ones((6, 8, 9), bool)
+    valid[0, :4] = False
+    settings = amend(
+        configuration(),
+        {
+            "normalise": [
+                {"name": "onehot", "options": {"values": [10, 20, 30]}},
+                {"name": "zscore"},
+                {"name": "angle", "options": {"period": 360.0}},
+            ]
+        },
+    )
+    image = Image(np.stack([classes, heights, aspect]).astype(np.float32), spacing, valid)
+    asked = QUESTION.model_copy(update={"channels": QUESTION.channels * 3})
+    array, _ = prepare_image(image, settings, asked)
+    shares, height, direction = array[:3], array[3], array[4:]
+    assert len(array) == inputs(settings.normalise, asked) == 6
+    assert shares.min() >= 0 and shares.sum(0).max() <= 1 + 1e-6 and (direction**2).sum(0).max() <= 1 + 1e-5
+    alone, _ = prepare_image(Image(heights[None].astype(np.float32), spacing, valid), configuration(), QUESTION)
+    assert np.array_equal(height, alone[0])
+    if spacing == (1.0, 1.0, 1.0):
+        assert np.array_equal(shares.sum(0), valid) and not array[:, ~valid].any()
+        assert np.array_equal(shares[1] == 1, valid & (classes == 20))
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e6])
