@@ -7,7 +7,8 @@ from pathlib import Path
 from autoseg.errors import BadTask
 from autoseg.layouts import common, msd, native, nnunet
 from autoseg.layouts.add import from_globs
-from autoseg.layouts.folds import extend_folds, make_folds, read_splits
+from autoseg.layouts.folds import extend_folds, make_folds
+from autoseg.layouts.splits import read_splits
 from autoseg.records import Dataset, Fault
 
 __all__ = ["extend_folds", "from_globs", "make_folds", "read_splits", "read_task"]

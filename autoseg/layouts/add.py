@@ -6,6 +6,7 @@ import contextlib
 import glob
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -14,18 +15,20 @@ import numpy as np
 
 from autoseg.errors import BadData, BadUsage
 from autoseg.image import Image
-from autoseg.layouts import regions
-from autoseg.layouts.common import is_number, kinds_of, match_all, one_reader, orphan
+from autoseg.layouts import labels_map as naming
+from autoseg.layouts.columns import column_of
+from autoseg.layouts.common import kinds_of, match_all, one_reader, orphan
 from autoseg.layouts.pairing import cases_of, names_of, pair
 from autoseg.parts import READERS
 from autoseg.readers import Reader, ending_of, endings, is_litter
+from autoseg.readers import colours as colouring
+from autoseg.readers.colours import ColourCoded
+from autoseg.readers.raster import Raster
 from autoseg.records import REFERENCE, CaseFiles, Channel, Dataset, Fault, Kind, parse
 
 LABELS_READ = 200
 CLASSES = 32
-IGNORE = "ignore"
 UNMARK = "gdal_edit.py -colorinterp_4 undefined FILE"
-LABELS_MAP = "--labels-map"
 
 
 def from_globs(
@@ -37,6 +40,8 @@ def from_globs(
     labels_map: str | None = None,
     group: str | None = None,
     site: str | None = None,
+    groups: str | None = None,
+    sites: str | None = None,
 ) -> tuple[Dataset, tuple[Fault, ...]]:
     """The dataset of the files that the globs (or folders) name, with absolute paths, and its orphans.
 
@@ -44,8 +49,10 @@ def from_globs(
         channels: 'R,G,B' or 'VV=db,elevation=other'; by default what the first image's bands suggest.
         labels_map: '255=road,0=background'; the first value of a name is the class, further ones are merged
             into it, `ignore` is left out. '0=background,1=whole,2=whole+core': regions that overlap, by the
-            values that lie in them. By default the values that are found in the labels.
+            values that lie in them. '128..255=road', '#3c1098=road', '60/16/152=road': ranges and colours. By
+            default the values that are found in the labels.
         group, site: regexes on the case's name; the first group, or the whole match.
+        groups, sites: columns of CSV files in their place, see `column_of`.
 
     Raises: BadUsage for globs, options and labels that cannot be used.
     """
@@ -55,7 +62,7 @@ def from_globs(
         raise BadUsage("all images are labels too", where="--images", remedy="give globs that differ")
     cases, faults = _cases(image_files, label_files)
     ids = [case.id for case in cases]
-    found = zip(_matches(group, ids, "--group"), _matches(site, ids, "--site"), strict=True)
+    found = zip(_found("group", group, groups, ids), _found("site", site, sites, ids), strict=True)
     cases = [
         case.model_copy(update={"group": of_group, "site": of_site})
         for case, (of_group, of_site) in zip(cases, found, strict=True)
@@ -65,7 +72,7 @@ def from_globs(
     first, image = _first_readable(reader, cases)
     faults += _alpha(image, first)
     fields["channels"] = [channel.model_dump() for channel in _channels(channels, image)]
-    fields |= _labels(labels_map) if labels_map is not None else _met(reader, cases, faults)
+    fields |= naming.fields_of(labels_map) if labels_map is not None else _met(reader, cases, faults)
     fields["cases"] = [case.model_dump() for case in cases]
     return parse(Dataset, json.dumps(fields), "autoseg add", BadUsage), tuple(faults)
 
@@ -109,16 +116,30 @@ def _files(patterns: Sequence[str], option: str) -> list[Path]:
     return sorted(known)
 
 
-def _matches(pattern: str | None, ids: Sequence[str], option: str) -> list[str | None]:
-    return [None] * len(ids) if pattern is None else match_all(pattern, ids, option, BadUsage)
+def _found(what: str, pattern: str | None, column: str | None, ids: Sequence[str]) -> list[str | None]:
+    """The group or the site of every case, by a regex on its name or the column of a table."""
+    if pattern is not None and column is not None:
+        raise BadUsage(f"the {what} is asked for twice", where=f"--{what}, --{what}s", remedy="give one of them")
+    if column is not None:
+        return column_of(column, ids, f"--{what}s")
+    return [None] * len(ids) if pattern is None else match_all(pattern, ids, f"--{what}", BadUsage)
 
 
 def _first_readable(reader: Reader, cases: Sequence[CaseFiles]) -> tuple[CaseFiles, Image]:
     """The first case whose image can be read, and that image: `check` names those that cannot."""
     for case in cases[:-1]:
         with contextlib.suppress(BadData):
-            return case, reader.read([Path(file) for file in case.images])
-    return cases[-1], reader.read([Path(file) for file in cases[-1].images])
+            return case, _glimpse(reader, case)
+    return cases[-1], _glimpse(reader, cases[-1])
+
+
+def _glimpse(reader: Reader, case: CaseFiles) -> Image:
+    """The image of a case, or where that is too large to be held, a window of it."""
+    files = [Path(file) for file in case.images]
+    if not isinstance(reader, Raster):
+        return reader.read(files)
+    with reader.open_windows(files) as image:
+        return image.read(image.some()[0])
 
 
 def _alpha(image: Image, case: CaseFiles) -> list[Fault]:
@@ -155,38 +176,6 @@ def _channels(text: str | None, image: Image) -> list[Channel]:
     return channels
 
 
-def _labels(text: str) -> dict[str, Any]:
-    """The fields of the classes by '255=road,254=road,0=background,7=ignore', regions by '2=whole+core'."""
-    names = _names(text)
-    ignored = [value for value, name in names.items() if name.lower() == IGNORE]
-    if len(ignored) > 1:
-        raise BadUsage(f"{ignored[0]} and {ignored[1]} are both ignored", where=LABELS_MAP, expected="one value")
-    values: dict[str, list[int]] = {}
-    for value, name in names.items():
-        for part in name.split("+") if value not in ignored else ():
-            values.setdefault(part.strip(), []).append(value)
-    ignore = next(iter(ignored), None)
-    if any("+" in name for name in names.values()):
-        entries = {name: tuple(several) for name, several in values.items()}
-        written = regions.written_by_order(regions.regions_of(entries))
-        return {**regions.fields_of(entries, written), "ignore": ignore}
-    merged = {value: first for first, *further in values.values() for value in further}
-    return {"labels": {name: first for name, (first, *_) in values.items()}, "merged": merged, "ignore": ignore}
-
-
-def _names(text: str) -> dict[int, str]:
-    """What each value is called by '255=road,0=background', in that order."""
-    names: dict[int, str] = {}
-    for entry in text.split(","):
-        number, _, class_name = (part.strip() for part in entry.partition("="))
-        if not is_number(number) or not all(part.strip() for part in class_name.split("+")):
-            raise BadUsage(f"{entry.strip()!r}", where=LABELS_MAP, expected="value=name, like 255=road")
-        if int(number) in names:
-            raise BadUsage(f"the value {int(number)} is named twice", where=LABELS_MAP)
-        names[int(number)] = class_name
-    return names
-
-
 def _met(reader: Reader, cases: Sequence[CaseFiles], faults: list[Fault]) -> dict[str, Any]:
     """The field `labels` by the values in the label files; a remark is added when not all were read."""
     files = [Path(path) for case in cases for path in case.labels.values()]
@@ -198,7 +187,10 @@ def _met(reader: Reader, cases: Sequence[CaseFiles], faults: list[Fault]) -> dic
         faults.append(Fault(case="", fault="labels sampled", detail=detail, fatal=False))
     values: set[float] = set()
     for file in chosen:
-        values |= set(np.unique(reader.read_label(file).array).tolist())
+        try:
+            values |= _values(reader, file)
+        except ColourCoded:
+            raise _coloured(chosen) from None
         _require_classes(values, file)
     numbers = sorted(int(value) for value in values)
     labels = {"background" if value == 0 else f"class_{value}": value for value in numbers}
@@ -207,9 +199,28 @@ def _met(reader: Reader, cases: Sequence[CaseFiles], faults: list[Fault]) -> dic
     return {"labels": labels}
 
 
+def _values(reader: Reader, file: Path) -> set[float]:
+    """The values in a label; of one too large to be held, those in windows spread over it."""
+    if not isinstance(reader, Raster):
+        return set(np.unique(reader.read_label(file).array).tolist())
+    with reader.open_label(file) as label:
+        return {value for window in label.some() for value in np.unique(label.read(window).array).tolist()}
+
+
+def _coloured(files: Sequence[Path]) -> BadUsage:
+    """What to do about labels that are coded by colours: all of theirs are named."""
+    counts: Counter[str] = Counter()
+    for file in files:
+        with contextlib.suppress(BadData):
+            counts.update(Raster().colours(file))
+    colours = dict(counts.most_common())
+    what = f"the labels are coded by {len(colours)} colours"
+    return BadUsage(what, where="--labels", expected="a name for each", remedy=colouring.remedy(colours))
+
+
 def _require_classes(values: set[float], file: Path) -> None:
     """Raises: BadUsage when the values cannot be classes."""
-    remedy = "name the values that count, e.g. --labels-map 0=background,255=road"
+    remedy = "name the values that count, e.g. --labels-map 0..127=background,128..255=road"
     odd = sorted(value for value in values if not float(value).is_integer())
     if odd or len(values) > CLASSES:
         what = f"{len(values)} distinct values by {file.name}"

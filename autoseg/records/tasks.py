@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from autoseg.records.base import Record
 
-Kind = Literal["ct", "mr", "us", "pet", "rgb", "reflectance", "db", "categorical", "other"]
+Kind = Literal["ct", "mr", "us", "pet", "rgb", "reflectance", "db", "categorical", "angle", "other"]
 REFERENCE = "reference"  # the rater of a case with one label
 
 
@@ -44,7 +45,8 @@ class Question(Record):
     value it has in the label files; `merged` counts further file values as one of those; voxels with the
     value `ignore` are left out of training and scores. Where there are `regions`, sets of values that may
     overlap, these are trained and scored in place of the classes; a prediction is one label still: region
-    after region is written with its value of `written`, the later over the earlier.
+    after region is written with its value of `written`, the later over the earlier. Where label files
+    are coded by colours, `colours` gives every one ("#3c1098") the value that it stands for.
     """
 
     reader: str
@@ -55,6 +57,7 @@ class Question(Record):
     merged: dict[int, int] = {}
     regions: dict[str, tuple[int, ...]] = {}
     written: tuple[int, ...] = ()
+    colours: dict[str, int] = {}
 
     @model_validator(mode="after")
     def _labels_make_sense(self) -> Question:
@@ -69,6 +72,15 @@ class Question(Record):
             raise ValueError(f"ignore value {self.ignore} is also a class")
         if unknown := sorted(set(self.merged.values()) - set(values)):
             raise ValueError(f"merged values {unknown} are no class")
+        return self
+
+    @model_validator(mode="after")
+    def _colours_make_sense(self) -> Question:
+        if bad := [colour for colour in self.colours if not re.fullmatch("#[0-9a-f]{6}", colour)]:
+            raise ValueError(f"{bad[0]!r} is no colour like '#3c1098'")
+        known = {*self.labels.values(), *self.merged, self.ignore}
+        if unknown := sorted(set(self.colours.values()) - known):
+            raise ValueError(f"colours stand for {unknown}, which are values of no class")
         return self
 
     @model_validator(mode="after")
@@ -156,12 +168,39 @@ class Dataset(Question):
 
 
 class Folds(Record):
-    """Which cases each fold validates on. Written once; new cases are added, old ones never move."""
+    """Which cases each fold validates on. Written once; new cases are added, old ones never move.
+
+    `by` says how new cases find their fold: "groups", "site", "blocks:SIZE:BUFFER" (metres) or "splits". `names` are
+    the folds' sites where there is one fold per site, `apart` the cases of each fold that it neither trains on nor
+    validates on, because they belong to or lie near its validation cases.
+    """
 
     rule: str
     folds: tuple[tuple[str, ...], ...]
+    by: str = "groups"
+    names: tuple[str, ...] = ()
+    apart: tuple[tuple[str, ...], ...] = ()
+
+    @model_validator(mode="after")
+    def _every_case_validates_once(self) -> Folds:
+        ids = [id for fold in self.folds for id in fold]
+        if len(set(ids)) < len(ids):
+            twice = next(id for id in ids if ids.count(id) > 1)
+            raise ValueError(f"the case {twice!r} is validated on twice")
+        if any(listed and len(listed) != len(self.folds) for listed in (self.names, self.apart)):
+            raise ValueError(f"names and apart want {len(self.folds)} entries, one per fold")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Plain folds keep the text, and so the hash, that they have without the optional fields."""
+        unused: tuple[object, ...] = ("groups", (), [])
+        return {name: value for name, value in fields(self).items() if name in ("rule", "folds") or value not in unused}
 
     def split(self, fold: int | str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """(training, validation) case ids of a fold; fold 'all' trains on every case and validates none."""
-        held_out = () if fold == "all" else self.folds[int(fold)]
-        return tuple(c for ids in self.folds for c in ids if c not in set(held_out)), held_out
+        if fold == "all":
+            return tuple(id for ids in self.folds for id in ids), ()
+        held_out = self.folds[int(fold)]
+        out = {*held_out, *(self.apart[int(fold)] if self.apart else ())}
+        return tuple(id for ids in self.folds for id in ids if id not in out), held_out

@@ -12,6 +12,8 @@ from rasterio.enums import ColorInterp
 from autoseg.errors import BadUsage
 from autoseg.layouts import from_globs, native, read_task
 from autoseg.layouts.pairing import cases_of, pair
+from autoseg.readers.raster import Raster
+from autoseg.steps.cases import load
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -143,6 +145,20 @@ def test_the_labels_map(tmp_path: Path) -> None:
             from_globs("T", *globs, labels_map=text)
 
 
+def test_groups_and_sites_of_a_table(tmp_path: Path) -> None:
+    globs = pictures(tmp_path, "img_{:03d}.png", "mask_{:03d}.png")
+    table = tmp_path / "cases.csv"
+    table.write_text("image;patient;clinic\nimg_001.png;p1;A\nimg_002.png;p1;B\nimg_003.png;;B\n")
+    dataset, _ = from_globs("T", *globs, groups=f"{table}:patient", sites=f"{table}:clinic")
+    assert [(case.group, case.site) for case in dataset.cases] == [("p1", "A"), ("p1", "B"), (None, "B")]
+    dataset, _ = from_globs("T", *globs, group=r"\d\d$", sites=f"{table}:clinic:image")
+    assert [(case.group, case.site) for case in dataset.cases] == [("01", "A"), ("02", "B"), ("03", "B")]
+    with pytest.raises(BadUsage, match="--site, --sites: the site is asked for twice; give one of them"):
+        from_globs("T", *globs, site="a", sites=f"{table}:clinic")
+    with pytest.raises(BadUsage, match=r"--groups: .*cases.csv: has no column 'pat'"):
+        from_globs("T", *globs, groups=f"{table}:pat")
+
+
 def test_a_labels_map_of_regions(tmp_path: Path) -> None:
     globs = pictures(tmp_path, "{}.png", "{}.png")
     text = "0=background,1=whole,2=whole + core,4=whole+core+enhancing,255=ignore"
@@ -185,6 +201,38 @@ def test_globs_that_match_nothing(tmp_path: Path) -> None:
         from_globs("T", labels, labels)
     with pytest.raises(BadUsage, match=r"--group.*no regular expression"):
         from_globs("T", images, labels, group="(")
+
+
+def test_labels_in_colours_are_added_by_the_map_that_their_refusal_names(tmp_path: Path) -> None:
+    globs = pictures(tmp_path, "{}.png", "{}.png")
+    for number in (1, 2, 3):
+        colours = np.zeros((3, 2, 2), np.uint8)
+        colours[:, 0, 0] = 60, 16, 10 * number
+        save(tmp_path / f"la/{number}.png", colours, 3)
+    with pytest.raises(BadUsage, match="4 colours") as refused:
+        from_globs("T", *globs)
+    text = str(refused.value).split("'")[1]
+    assert text.startswith("#000000=class_1,#3c10")
+    dataset, _ = from_globs("T", *globs, labels_map=text.replace("class_1", "background"))
+    assert dataset.labels == {"background": 0, "class_2": 1, "class_3": 2, "class_4": 3}
+    assert dataset.colours == {"#000000": 0, "#3c100a": 1, "#3c1014": 2, "#3c101e": 3}
+    assert load(Path(), dataset.cases[1], dataset).label.tolist() == [[2, 0], [0, 0]]
+    (tmp_path / "dataset.json").write_text(native.dump(dataset))
+    assert read_task(tmp_path) == (dataset, ())
+
+
+@pytest.mark.real
+def test_real_colours(real: Path) -> None:
+    dubai = real / "Dubai_Aerial"
+    globs = [str(dubai / "imagesTr/tile[12]*.jpg")], [str(dubai / "masks_colour_original/*.png")]
+    with pytest.raises(BadUsage, match=r"by 6 colours.*#3c1098=class_4"):
+        from_globs("D", *globs)
+    text = "155/155/155=ignore,#e2a929=water,132/41/246=land,#6EC1E4=road,#3c1098=building,#fedd3a=vegetation"
+    dataset, _ = from_globs("D", *globs, labels_map=text)
+    for case in dataset.cases[::5]:
+        found = load(Path(), case, dataset).label
+        known = Raster().read_label(dubai / f"labelsTr/{case.id}.png").array[0]
+        assert np.array_equal(np.where(found == 255, 0, found), known)
 
 
 @pytest.mark.real

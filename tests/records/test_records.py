@@ -239,6 +239,8 @@ def test_a_network_without_stages_is_a_bad_plan() -> None:
         ({"labels": {"a": 1, "b": 1}, "merged": {}}, "two classes"),
         ({"ignore": 1}, "also a class"),
         ({"merged": {3: 8}}, "no class"),
+        ({"colours": {"#3C1098": 1}}, "no colour like"),
+        ({"colours": {"#3c1098": 5}}, "values of no class"),
         ({"regions": {"a": (1,)}}, "1 regions are written with 0 values"),
         ({"written": (1,)}, "0 regions are written with 1 values"),
         ({"regions": {"a": ()}, "written": (1,)}, "'a' of the values \\[\\]"),
@@ -336,6 +338,19 @@ def test_the_faults_of_a_fingerprint_come_fatal_first() -> None:
     measured = Fingerprint(question="q", flat=True, cases={"c1": FACTS, "c2": bad}, faults=(orphan,))
     assert list(measured.usable) == ["c1"]
     assert [fault.fault for fault in measured.all_faults] == ["cut", "orphan", "nan", "nan"]
+
+
+def test_how_often_classes_occur_and_with_which() -> None:
+    fatal = Fault(case="c3", fault="cut", detail="", fatal=True)
+    counts = [{"a": 6, "b": 2, "c": 0}, {"a": 8, "b": 0, "c": 0}, {"a": 99, "b": 99, "c": 99}]
+    cases = {f"c{n}": FACTS.model_copy(update={"voxels": voxels}) for n, voxels in enumerate(counts, 1)}
+    cases["c3"] = cases["c3"].model_copy(update={"faults": (fatal,)})
+    measured = Fingerprint(question="q", flat=True, cases=cases)
+    assert measured.frequencies == {"a": 14 / 16, "b": 2 / 16, "c": 0}
+    assert measured.together == {
+        "a": {"a": 2, "b": 1, "c": 0}, "b": {"a": 1, "b": 1, "c": 0}, "c": {"a": 0, "b": 0, "c": 0},
+    }  # fmt: skip
+    assert Fingerprint(question="q", flat=True, cases={}).together == {}
 
 
 def test_divisor_and_dims() -> None:
