@@ -12,7 +12,7 @@ from autoseg.pipeline.voice import Voice
 from autoseg.readers import is_litter, reader_for, same_place, stem_of
 from autoseg.records import Channel, Measures, Question, Scores
 from autoseg.steps import evaluate
-from autoseg.steps.cases import reader_of
+from autoseg.steps.cases import read_label, reader_of
 from autoseg.store import save_record, save_text
 
 
@@ -58,8 +58,8 @@ def write(scores: Scores, out: Path) -> None:
 
 
 def _score(prediction: Path, reference: Path, question: Question, case: str) -> tuple[dict[str, Measures], str]:
-    truth = reader_of(question.model_copy(update={"reader": reader_for(reference.name)})).read_label(reference)
-    guess = reader_of(question.model_copy(update={"reader": reader_for(prediction.name)})).read_label(prediction)
+    truth = read_label(reference, question.model_copy(update={"reader": reader_for(reference.name)}))
+    guess = read_label(prediction, question.model_copy(update={"reader": reader_for(prediction.name)}))
     place = same_place(truth, guess)
     if place.fatal:
         raise BadData(f"does not lie on its reference: {place.sentence}", where=str(prediction))

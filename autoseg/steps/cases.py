@@ -12,6 +12,8 @@ from autoseg.errors import BadData
 from autoseg.image import IGNORE, Array, Case, Image
 from autoseg.parts import READERS
 from autoseg.readers import Reader
+from autoseg.readers.colours import MANY, spelled
+from autoseg.readers.raster import Raster
 from autoseg.records import CaseFiles, Question
 
 
@@ -21,17 +23,37 @@ def reader_of(question: Question) -> Reader:
     return reader
 
 
+def read_label(file: Path, question: Question) -> Image:
+    """The label of a file in the task's values. Raises: BadData when it is unreadable."""
+    reader = reader_of(question)
+    if question.colours and isinstance(reader, Raster):
+        with reader.open_label(file, question.colours) as label:
+            return label.whole()
+    return reader.read_label(file)
+
+
 def read_image(files: list[Path], question: Question) -> Image:
     """The image of a case. Raises: BadData when it is unreadable or has not the task's channels."""
     image = reader_of(question).read(files)
-    if image.channels != len(question.channels):
+    require_channels(image.channels, files, question)
+    return image
+
+
+def require_channels(found: int, files: list[Path], question: Question) -> None:
+    """Raises: BadData when that is not the number of the task's channels."""
+    if found != len(question.channels):
         names = ", ".join(channel.name for channel in question.channels)
         raise BadData(
-            f"has {image.channels} channels",
+            f"has {found} channels",
             where=" + ".join(map(str, files)),
             expected=f"{len(question.channels)} ({names})",
         )
-    return image
+
+
+def colours_of(label: Path) -> dict[str, int]:
+    """The pixels of the colours of a label, most frequent first, as many as may be a code of classes."""
+    colours = Raster().colours(label)
+    return colours if len(colours) <= MANY else {}
 
 
 def load(folder: Path, files: CaseFiles, question: Question) -> Case:
@@ -39,7 +61,7 @@ def load(folder: Path, files: CaseFiles, question: Question) -> Case:
     image = read_image([folder / name for name in files.images], question)
     if files.label is None:
         return Case(files.id, image)
-    label = reader_of(question).read_label(folder / files.label).array[0]
+    label = read_label(folder / files.label, question).array[0]
     if label.shape != image.shape:
         raise BadData(
             f"has shape {label.shape}",
@@ -63,13 +85,21 @@ def content_hash(folder: Path, files: CaseFiles) -> str:
     return total.hexdigest()
 
 
-def undeclared(label: Array, question: Question) -> dict[float, int]:
-    """Values in the label that the task does not declare, with their voxel counts, most frequent first."""
-    known = [*question.labels.values(), *question.merged]
-    if question.ignore is not None:
-        known.append(question.ignore)
-    values, counts = np.unique(label, return_counts=True)
-    strange = {float(v): int(n) for v, n in zip(values, counts, strict=True) if not np.isin(v, known)}
+def counted(label: Array) -> dict[float, int]:
+    """The values in a label with their voxel counts."""
+    if _is_small(label):
+        counts = np.bincount(label.ravel())
+        values: Array = np.flatnonzero(counts)
+        counts = counts[values]
+    else:
+        values, counts = np.unique(label, return_counts=True)
+    return {float(value): int(count) for value, count in zip(values.tolist(), counts, strict=True)}
+
+
+def undeclared(counts: dict[float, int], question: Question) -> dict[float, int]:
+    """Those of the `counted` values that the task does not declare, most frequent first."""
+    known = {*question.labels.values(), *question.merged, question.ignore}
+    strange = {value: count for value, count in counts.items() if value not in known}
     return dict(sorted(strange.items(), key=lambda item: -item[1]))
 
 
@@ -88,6 +118,36 @@ def to_indices(
         where: what an error names: the label's file or case.
     Raises: BadData when the label holds a value that is not declared.
     """
+    out, strange = _looked_up(label, question) if _is_small(label) else _compared(label, question)
+    if strange.size:
+        shown = ", ".join(spelled(value) for value in strange[:5].tolist())
+        raise BadData(
+            f"label holds values that are not declared: [{shown}]", where=where, expected=f"{dict(question.labels)}"
+        )
+    if valid is not None:
+        out[~valid] = IGNORE
+    return out
+
+
+def _is_small(label: Array) -> bool:
+    """Whether a table can hold an entry for every value of the label's dtype."""
+    return label.dtype.kind == "u" and label.dtype.itemsize <= 2
+
+
+def _looked_up(label: Array, question: Question) -> tuple[NDArray[np.uint8], Array]:
+    """Class indices of a label of few possible values, and the values that are not declared."""
+    table, known = np.full(256**label.dtype.itemsize, IGNORE, np.uint8), set(index_of(question))
+    for value, index in index_of(question).items():
+        if 0 <= value < len(table):
+            table[value] = index
+    if question.ignore is not None:
+        known.add(question.ignore)
+    met = np.flatnonzero(np.bincount(label.ravel(), minlength=1))
+    return table[label], met[~np.isin(met, [*known])]
+
+
+def _compared(label: Array, question: Question) -> tuple[NDArray[np.uint8], Array]:
+    """As `_looked_up` of a label of any dtype."""
     out = np.full(label.shape, IGNORE, np.uint8)
     done = np.zeros(label.shape, bool)
     for value, index in index_of(question).items():
@@ -96,14 +156,7 @@ def to_indices(
         done |= hit
     if question.ignore is not None:
         done |= label == question.ignore
-    if not done.all():
-        strange = np.unique(label[~done])[:5].tolist()
-        raise BadData(
-            f"label holds values that are not declared: {strange}", where=where, expected=f"{dict(question.labels)}"
-        )
-    if valid is not None:
-        out[~valid] = IGNORE
-    return out
+    return out, np.unique(label[~done])
 
 
 def to_values(indices: NDArray[np.uint8], question: Question) -> Array:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.arrays.boxes import crop, nonzero_box
-from autoseg.arrays.components import count
+from autoseg.arrays import statistics
+from autoseg.arrays.alignment import Shift, best_shift, borders
+from autoseg.arrays.boxes import Box, crop, nonzero_box
 from autoseg.arrays.intensity import describe
 from autoseg.errors import BadData
-from autoseg.image import IGNORE, Case, Image, as_volume, volume_spacing
-from autoseg.readers import same_place
-from autoseg.records import CaseFacts, CaseFiles, Fault, Question
-from autoseg.steps import cases
+from autoseg.image import IGNORE, Mask, volume_spacing
+from autoseg.readers import nodata, orientation
+from autoseg.readers.colours import ColourCoded
+from autoseg.records import CaseFacts, CaseFiles, Fault, Intensity, Question, Values
+from autoseg.steps import cases, faults
+from autoseg.steps.look import Look, look
+
+VERSION = 2  # of what is measured and how: facts of another version are measured again
+THUMBED = 1 << 20  # pixels of a slice that a thumb is made of
 
 
 def examine(folder: Path, files: CaseFiles, question: Question) -> CaseFacts:
@@ -26,95 +35,115 @@ def examine(folder: Path, files: CaseFiles, question: Question) -> CaseFacts:
     if files.label is None:
         return CaseFacts(sha256=sha256, faults=(_fault(files, "no label", "the image has no label"),))
     try:
-        image = cases.read_image([folder / name for name in files.images], question)
-        label = cases.reader_of(question).read_label(folder / files.label)
+        seen, place = look(folder, files, question)
+    except ColourCoded as problem:
+        colours = cases.colours_of(folder / files.label)
+        return CaseFacts(sha256=sha256, colours=colours, faults=(_fault(files, "coloured label", str(problem)),))
     except BadData as problem:
         return CaseFacts(sha256=sha256, faults=(_fault(files, "unreadable", str(problem)),))
-    place = same_place(image, label)
-    faults = [_fault(files, "geometry", place.sentence, place.fatal)] if place.sentence else []
-    if label.shape != image.shape:
-        return CaseFacts(sha256=sha256, faults=tuple(faults))
-    return measure(Case(files.id, image, label.array[0]), question, sha256, faults)
+    found = [_fault(files, "geometry", place.sentence, place.fatal)] if place.sentence else []
+    if seen is None:
+        return CaseFacts(sha256=sha256, faults=tuple(found))
+    return measure(seen, question, sha256, found)
 
 
-def measure(case: Case, question: Question, sha256: str, faults: list[Fault]) -> CaseFacts:
-    """The facts of a case in memory, with the given faults and those found here."""
-    assert case.label is not None
-    image = case.image
-    found = [*faults, *_image_faults(case.id, image), *_label_faults(case, question)]
-    array = as_volume(image.array)
-    valid = None if image.valid is None else as_volume(image.valid[None])[0]
-    box = nonzero_box(array, valid) if len(image.spacing) == 3 else tuple(slice(0, n) for n in array.shape[1:])
-    cropped = crop(array, box)
+def measure(seen: Look, question: Question, sha256: str, found: list[Fault]) -> CaseFacts:
+    """The facts of what is looked at of a case, with the given faults and those found here."""
+    z, y, x = seen.array.shape[1:] if not seen.flat else (1, *seen.grid.shape)
+    box = _box(seen)
+    size = tuple(part.stop - part.start for part in box)
     facts = CaseFacts(
         sha256=sha256,
-        shape=tuple(array.shape[1:]),
-        cropped=tuple(cropped.shape[1:]),
-        spacing=volume_spacing(image.spacing),
-        dtype=str(image.array.dtype),
-        valid_share=1.0 if valid is None else float(valid.mean()),
-        faults=tuple(found),
+        shape=(z, y, x),
+        cropped=(z, y, x) if seen.flat else size,
+        spacing=volume_spacing(seen.grid.spacing),
+        dtype=str(seen.array.dtype),
+        orientation=orientation(seen.grid),
+        nodata=nodata(seen.grid),
+        sampled=seen.share,
+        valid_share=1.0 if seen.valid is None else float(seen.valid.mean()),
+        pixels=_hash(seen.array),
+        thumb=_thumb(seen),
+        faults=(*found, *faults.of_case(seen, question)),
     )
-    if not facts.usable:
-        return facts
-    indices = as_volume(cases.to_indices(case.label, question, image.valid)[None])[0]
-    inside = crop(valid, box) if valid is not None else np.ones(facts.cropped, bool)
-    indices = crop(indices, box)
-    foreground = inside & (indices >= question.background) & (indices != IGNORE)
+    return facts.model_copy(update=_contents(seen, question, box)) if facts.usable else facts
+
+
+def _contents(seen: Look, question: Question, box: Box) -> dict[str, Any]:
+    """The facts that need a label: intensities, values, and what every class has, inside the box."""
+    array, valid = crop(seen.array, box), None if seen.valid is None else crop(seen.valid, box)
+    indices = cases.to_indices(crop(seen.label, box), question, valid)
+    foreground = (indices >= question.background) & (indices != IGNORE)
+    # as `statistics.objects` wants them: 0 for what is no object
+    labels = np.where(foreground, indices + np.uint8(1 - question.background), 0).astype(np.uint8)
+    names = question.classes[question.background :]
+    rim, spacing = crop(seen.rim, box), volume_spacing(seen.grid.spacing)
+    objects = statistics.objects(labels, len(names), spacing, rim, flat=seen.flat, scale=1 / seen.share)
     voxels = np.bincount(indices.ravel(), minlength=256)
-    return facts.model_copy(
-        update={
-            "valid": tuple(describe(channel[inside]) for channel in cropped),
-            "foreground": tuple(describe(channel[foreground]) for channel in cropped),
-            "voxels": {name: int(voxels[i]) for i, name in enumerate(question.classes)},
-            "components": {
-                name: count(indices == i) for i, name in enumerate(question.classes) if i >= question.background
-            },
-        }
-    )
+    described = [_described(channel, valid) for channel in array]
+    shift = _shift(array, indices, valid, seen.flat)
+    return {
+        "valid": tuple(intensity for intensity, _ in described),
+        "values": tuple(values for _, values in described),
+        "foreground": tuple(_short(describe(channel[foreground])) for channel in array),
+        "voxels": {name: round(int(voxels[i]) / seen.share) for i, name in enumerate(question.classes)},
+        "components": {name: found.count for name, found in zip(names, objects, strict=True)},
+        "objects": dict(zip(names, objects, strict=True)),
+        "shift": () if shift is None else ((0,) * (3 - len(shift.voxels)) + shift.voxels),
+        "gain": 0.0 if shift is None else round(shift.gain, 2),
+    }
+
+
+def _described(channel: NDArray[Any], valid: Mask | None) -> tuple[Intensity | None, Values | None]:
+    inside = channel.ravel() if valid is None else channel[valid]
+    return _short(describe(inside)), statistics.describe_values(inside)
+
+
+def _short(intensity: Intensity | None) -> Intensity | None:
+    """With eight digits, which float32 does not exceed, so that the file of many cases stays small."""
+    if intensity is None:
+        return None
+    mean, sd, *quantiles = (float(f"{x:.8g}") for x in (intensity.mean, intensity.sd, *intensity.quantiles))
+    return Intensity(mean=mean, sd=sd, quantiles=tuple(quantiles))
+
+
+def _box(seen: Look) -> Box:
+    """The box of the voxels that are valid and not zero; flat images stay whole."""
+    if seen.flat:
+        return tuple(slice(0, size) for size in seen.array.shape[1:])
+    return nonzero_box(seen.array, seen.valid)
+
+
+def _shift(array: NDArray[Any], indices: NDArray[np.uint8], valid: Mask | None, flat: bool) -> Shift | None:
+    """How the label's borders fit the image's edges; of windows, in that with the most borders."""
+    if not flat:
+        return best_shift(array, borders(indices), valid)
+    drawn = [borders(part) for part in indices]
+    most = int(np.argmax([part.sum() for part in drawn]))
+    return best_shift(array[:, most], drawn[most], None if valid is None else valid[most])
+
+
+def _hash(array: NDArray[Any]) -> str:
+    """A hash of shape, dtype and values."""
+    total = hashlib.blake2b(f"{array.shape} {array.dtype}".encode(), digest_size=16)
+    for channel in array:
+        total.update(np.ascontiguousarray(channel).data)
+    return total.hexdigest()
+
+
+def _thumb(seen: Look) -> str:
+    """Of the middle slice of a volume, the mean of its channels; of windows one below the other."""
+    if seen.flat:
+        channels = seen.array.reshape(len(seen.array), -1, seen.array.shape[-1])
+        valid = None if seen.valid is None else seen.valid.reshape(channels.shape[1:])
+    else:
+        middle = seen.array.shape[1] // 2
+        channels, valid = seen.array[:, middle], None if seen.valid is None else seen.valid[middle]
+    step = math.isqrt(max(0, channels[0].size - 1) // THUMBED) + 1
+    with np.errstate(invalid="ignore"):  # NaN and inf are not valid
+        image = channels[:, ::step, ::step].mean(axis=0, dtype=np.float64)
+    return statistics.thumb(image, None if valid is None else valid[::step, ::step])
 
 
 def _fault(files: CaseFiles, fault: str, detail: str, fatal: bool = True) -> Fault:
     return Fault(case=files.id, fault=fault, detail=detail, fatal=fatal)
-
-
-def _image_faults(case: str, image: Image) -> list[Fault]:
-    faults = []
-    bad = sum(int(channel.size - np.count_nonzero(np.isfinite(channel))) for channel in image.array)
-    invalid = image.valid is not None and not image.valid.any()
-    if bad:
-        share = bad / image.array.size
-        detail = f"{bad} values ({share:.1%}) are NaN or inf" + ("" if invalid else "; they are treated as nodata")
-        faults.append(Fault(case=case, fault="NaN or inf", detail=detail, fatal=invalid))
-    elif invalid:
-        faults.append(Fault(case=case, fault="nodata", detail="no voxel is valid", fatal=True))
-    if not invalid:
-        flat = [n for n, channel in enumerate(image.array) if _constant(channel, image.valid)]
-        if flat:
-            which = "every channel" if len(flat) == image.channels else f"channel {', '.join(map(str, flat))}"
-            everything = len(flat) == image.channels
-            faults.append(Fault(case=case, fault="constant image", detail=f"{which} has one value", fatal=everything))
-    return faults
-
-
-def _constant(channel: NDArray[np.generic], valid: NDArray[np.bool_] | None) -> bool:
-    values = channel if valid is None else channel[valid]
-    return bool((values == values.flat[0]).all()) if values.size else True
-
-
-def _label_faults(case: Case, question: Question) -> list[Fault]:
-    assert case.label is not None
-    faults = []
-    strange = cases.undeclared(case.label, question)
-    if strange:
-        shown = ", ".join(f"{value:g} ({n} voxels)" for value, n in list(strange.items())[:5])
-        more = f" and {len(strange) - 5} more values" if len(strange) > 5 else ""
-        anti = "; are the borders anti-aliased?" if len(strange) > 20 else ""
-        faults.append(Fault(case=case.id, fault="undeclared label", detail=shown + more + anti, fatal=True))
-        return faults
-    indices = cases.to_indices(case.label, question)
-    if (indices == IGNORE).all():
-        faults.append(Fault(case=case.id, fault="ignored label", detail="every voxel is to be ignored", fatal=True))
-    elif question.background and not ((indices > 0) & (indices != IGNORE)).any():
-        faults.append(Fault(case=case.id, fault="empty label", detail="no voxel of any class", fatal=False))
-    return faults

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from autoseg.errors import BadData
 from autoseg.image import IGNORE
 from autoseg.records import CaseFiles, Channel, Question
-from autoseg.steps.cases import content_hash, index_of, to_indices, to_values, undeclared
+from autoseg.steps.cases import content_hash, counted, index_of, to_indices, to_values, undeclared
 
 QUESTION = Question(
     reader="raster",
@@ -36,6 +36,24 @@ def test_every_value_that_a_label_may_hold_has_an_index() -> None:
     assert index_of(QUESTION) == {0: 0, 7: 1, 8: 1, 255: 2}
 
 
+@given(arrays(np.uint8, (3, 4), elements=st.sampled_from([0, 7, 8, 255])), st.sampled_from([9, 255, -1]))
+def test_indices_do_not_depend_on_the_dtype(label: np.ndarray, ignore: int) -> None:
+    question = QUESTION.model_copy(update={"ignore": ignore, "labels": {"background": 0, "roof": 7}})
+    wide = np.where(label == 255, ignore, label.astype(np.int32))
+    expected = to_indices(wide, question)
+    assert np.array_equal(to_indices(wide.astype(np.float32), question), expected)
+    if ignore > 0:
+        assert np.array_equal(to_indices(wide.astype(np.uint8), question), expected)
+        assert np.array_equal(to_indices(wide.astype(np.uint16), question), expected)
+
+
+@given(arrays(np.uint8, (3, 4), elements=st.integers(0, 255)))
+def test_values_are_counted_whatever_the_dtype(label: np.ndarray) -> None:
+    met = counted(label)
+    assert met == counted(label.astype(np.float32)) == counted(label.astype(np.int64)) and sum(met.values()) == 12
+    assert undeclared(met, QUESTION).keys() == set(label.ravel().tolist()) - {0, 7, 8, 255}
+
+
 def test_invalid_voxels_are_ignored() -> None:
     valid = np.array([True, False])
     assert to_indices(np.array([7, 7]), QUESTION, valid).tolist() == [1, IGNORE]
@@ -47,7 +65,7 @@ def test_float_labels_that_hold_integers_simply_work() -> None:
 
 def test_undeclared_values_are_counted_and_refused() -> None:
     label = np.array([0, 3, 3, 9, 255])
-    assert undeclared(label, QUESTION) == {3.0: 2, 9.0: 1}
+    assert undeclared(counted(label), QUESTION) == {3.0: 2, 9.0: 1}
     with pytest.raises(BadData, match="not declared: \\[3, 9\\]"):
         to_indices(label, QUESTION)
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
+import rasterio
+from scipy import ndimage
+from skimage.io import imsave
 
 from autoseg.image import Case, Image
-from autoseg.records import CaseFacts, CaseFiles, Channel, Question
+from autoseg.layouts.labels_map import fields_of
+from autoseg.records import CaseFacts, CaseFiles, Channel, Question, parse
+from autoseg.steps.cases import to_indices
 from autoseg.steps.fingerprint import examine, measure
+from autoseg.steps.look import whole
 
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 QUESTION = Question(
     reader="nifti",
     channels=(Channel(name="MRI", kind="mr"),),
@@ -21,7 +29,7 @@ QUESTION = Question(
 
 def facts(image: np.ndarray, label: np.ndarray, valid: np.ndarray | None = None) -> CaseFacts:
     case = Case("x", Image(image[None], (1.0,) * image.ndim, valid), label)
-    return measure(case, QUESTION, "hash", [])
+    return measure(whole(case), QUESTION, "hash", [])
 
 
 def told(found: CaseFacts) -> list[tuple[str, bool]]:
@@ -47,6 +55,139 @@ def test_a_sound_case_is_measured(cube) -> None:
     assert found.foreground[0].quantiles[0] == pytest.approx(float(inside.min()), rel=1e-6)
 
 
+def test_values_objects_and_hashes_of_a_case(cube) -> None:
+    image, label = cube
+    label[0, 0, 0] = 1
+    found = facts(np.rint(image), label)
+    inside = np.unique(np.rint(image[2:6, 2:7, 2:8])).astype(int)
+    assert found.values[0].whole and found.values[0].distinct == tuple(inside.tolist())
+    ball = facts(image, label).objects["ball"]
+    assert ball.count == 1 and ball.sizes == (8.0,) * 5 and ball.edge == 0.0  # what is cropped off is not there
+    assert ball.border == pytest.approx(24 / 1.5)
+    assert found.pixels != facts(image, label).pixels and found.pixels == facts(np.rint(image), label * 0).pixels
+    assert found.pixels != facts(np.rint(image).astype(np.int16), label).pixels
+    assert found.orientation == "" and found.nodata is None and found.sampled == 1
+
+
+def test_objects_at_the_edge_of_a_picture_are_said() -> None:
+    label = np.zeros((9, 9), np.uint8)
+    label[0, :3] = label[4:6, 4:6] = 1
+    image = np.random.default_rng(0).normal(0, 1, (9, 9)).astype(np.float32)
+    ball = facts(image, label).objects["ball"]
+    assert (ball.count, ball.edge) == (2, 0.5) and (ball.sizes[0], ball.sizes[-1]) == (3.0, 4.0)
+
+
+def test_without_a_background_every_class_has_objects(cube) -> None:
+    image, label = cube
+    plain = Question(reader="nifti", channels=QUESTION.channels, labels={"a": 1, "b": 2})
+    found = measure(whole(Case("x", Image(image[None], (1.0,) * 3), label + 1)), plain, "hash", [])
+    assert found.voxels == {"a": 112, "b": 8} and found.components == {"a": 1, "b": 1}
+
+
+def test_a_shifted_label_has_a_shift() -> None:
+    rng = np.random.default_rng(0)
+    label = (ndimage.gaussian_filter(rng.normal(0, 1, (80, 80)), 3) > 0.02).astype(np.uint8)
+    image = (label * 9 + rng.normal(0, 1, label.shape)).astype(np.float32)
+    found = facts(image, np.roll(label, (3, -2), (0, 1)))
+    assert found.shift == (0, -3, 2) and found.gain > 2 and facts(image, label).shift == (0, 0, 0)
+    assert facts(image, label).gain == 0 and facts(image, label * 0).shift == ()
+
+
+def test_where_a_file_lies_is_told(tmp_path: Path) -> None:
+    affine = np.array([[0, 0, -2.0, 5], [1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+    for name in ("a", "l"):
+        values = np.random.default_rng(0).integers(0, 2, (6, 7, 8)).astype(np.uint8)
+        nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / f"{name}.nii.gz")
+    found = examine(tmp_path, CaseFiles(id="a", images=("a.nii.gz",), labels={"r": "l.nii.gz"}), QUESTION)
+    assert found.orientation == "".join(nibabel.aff2axcodes(affine)) == "AIL" and found.shape == (7, 6, 8)
+
+
+@pytest.mark.parametrize("nodata", [None, -9999.0, np.nan])
+def test_the_nodata_of_a_raster_is_told(tmp_path: Path, nodata: float | None) -> None:
+    question = QUESTION.model_copy(update={"reader": "raster"})
+    for name, values in (("a", np.arange(20.0, dtype="f4").reshape(1, 4, 5)), ("l", np.ones((1, 4, 5), "u1"))):
+        size = {"count": 1, "height": 4, "width": 5, "dtype": values.dtype.name}
+        marked = {"nodata": nodata} if name == "a" else {}
+        with rasterio.open(tmp_path / f"{name}.tif", "w", driver="GTiff", **size, **marked) as target:
+            target.write(values)
+    found = examine(tmp_path, CaseFiles(id="a", images=("a.tif",), labels={"r": "l.tif"}), question)
+    assert found.usable and found.nodata == (nodata if nodata == -9999 else None) and found.orientation == ""
+
+
+def test_smoothed_borders_come_with_the_map_that_reads_them() -> None:
+    roads = QUESTION.model_copy(update={"labels": {"background": 0, "road": 255}, "ignore": None})
+    sharp = np.zeros((60, 60))
+    sharp[20:40] = 255
+    soft = ndimage.gaussian_filter(sharp, 1.5).astype(np.uint8)
+    image = np.random.default_rng(0).normal(0, 1, sharp.shape).astype(np.float32)[None]
+    (fault,) = measure(whole(Case("x", Image(image, (1.0, 1.0)), soft)), roads, "hash", []).faults
+    assert fault.fault == "anti-aliased label" and fault.fatal
+    text = fault.detail.rpartition("--labels-map ")[2]
+    named = roads.model_copy(update=fields_of(text))
+    (at,) = np.nonzero(to_indices(soft, named)[:, 30])
+    assert (at[0], at[-1]) == (20, 39)
+    more = roads.model_copy(update={"labels": {"background": 0, "road": 255, "roof": 100}})
+    assert (
+        "without smoothing" in measure(whole(Case("x", Image(image, (1.0, 1.0)), soft)), more, "", []).faults[0].detail
+    )
+    third = np.where(sharp > 0, 255, 0).astype(np.uint8)
+    third[5:9, 5:9] = 7
+    assert told(measure(whole(Case("x", Image(image, (1.0, 1.0)), third)), roads, "", [])) == [
+        ("undeclared label", True)
+    ]
+
+
+def painted(folder: Path, colours: dict[str, int]) -> tuple[CaseFiles, Question]:
+    """A case whose label is painted in two colours, and a question that may know them."""
+    image = np.random.default_rng(0).integers(0, 255, (3, 20, 20)).astype(np.uint8)
+    mask = np.zeros((3, 20, 20), np.uint8)
+    mask[:, 5:9, 5:9] = np.array([60, 16, 152], np.uint8)[:, None, None]
+    for name, bands in (("a", image), ("l", mask)):
+        imsave(folder / f"{name}.png", np.moveaxis(bands, 0, -1), check_contrast=False)
+    channels = tuple(Channel(name=name, kind="rgb") for name in "RGB")
+    labels = {"background": 0, "roof": 1}
+    question = Question(reader="raster", channels=channels, labels=labels, colours=colours)
+    return CaseFiles(id="a", images=("a.png",), labels={"r": "l.png"}), question
+
+
+def test_colours_are_told_until_they_are_named(tmp_path: Path) -> None:
+    found = examine(tmp_path, *painted(tmp_path, {}))
+    assert told(found) == [("coloured label", True)] and found.colours == {"#000000": 384, "#3c1098": 16}
+    assert "--labels-map '#000000=class_1,#3c1098=class_2'" in found.faults[0].detail
+    found = examine(tmp_path, *painted(tmp_path, {"#000000": 0}))
+    assert told(found) == [("undeclared label", True)] and "#3c1098 (16 voxels)" in found.faults[0].detail
+    found = examine(tmp_path, *painted(tmp_path, {"#000000": 0, "#3c1098": 1}))
+    assert found.usable and found.voxels == {"background": 384, "roof": 16}
+
+
+NONSENSE = {
+    "one value": np.full((20, 20), 3, np.float32),
+    "nothing": np.zeros((20, 20), np.float32),
+    "largest": np.array([[1, -1]], np.float32) * np.finfo(np.float32).max,
+    "not finite": np.array([[np.nan, np.inf, -np.inf, 1.0]], np.float32),
+    "no number": np.full((4, 4), np.nan, np.float32),
+    "one pixel": np.ones((1, 1), np.float32),
+    "one column": np.arange(40, dtype=np.float32)[:, None],
+    "one slice": np.random.default_rng(0).normal(0, 1, (1, 30, 30)).astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("label", ["empty", "full", "one", "float", "ignored", "nan", "negative", "fractions"])
+@pytest.mark.parametrize("image", NONSENSE)
+def test_nonsense_is_measured_and_written(image: str, label: str) -> None:
+    values = NONSENSE[image]
+    drawn = np.zeros(values.shape, np.float32 if label in ("float", "nan", "fractions") else np.int16)
+    drawn.flat[drawn.size // 2] = {"one": 1, "float": 1, "nan": np.nan, "negative": -4}.get(label, 0)
+    if label in ("full", "ignored"):
+        drawn[:] = 1 if label == "full" else 9
+    if label == "fractions":
+        drawn.flat[:] = np.linspace(0, 1, drawn.size)
+    valid = np.isfinite(values)
+    found = facts(values, drawn, None if valid.all() else valid)
+    assert parse(CaseFacts, found.model_dump_json(), "facts") == found
+    assert [fault for fault in found.faults if not fault.detail] == []
+
+
 def test_regions_are_measured_by_their_plain_values(cube) -> None:
     image, label = cube
     label[3, 3, 3] = 2
@@ -54,12 +195,16 @@ def test_regions_are_measured_by_their_plain_values(cube) -> None:
     plain = QUESTION.model_copy(update={"labels": labels})
     regions = Question(**(dict(plain) | {"regions": {"all": (1, 2), "core": (2,)}, "written": (1, 2)}))
     case = Case("x", Image(image[None], (1.0,) * 3), label)
-    found = measure(case, regions, "hash", [])
-    assert found == measure(case, plain, "hash", []) and found.voxels == {"background": 112, "ball": 7, "core": 1}
+    found = measure(whole(case), regions, "hash", [])
+    assert found == measure(whole(case), plain, "hash", []) and found.voxels == {
+        "background": 112,
+        "ball": 7,
+        "core": 1,
+    }
     label[0, 0, 0] = 5
-    assert told(measure(case, regions, "hash", [])) == [("undeclared label", True)]
+    assert told(measure(whole(case), regions, "hash", [])) == [("undeclared label", True)]
     label[:] = 0
-    assert told(measure(case, regions, "hash", [])) == [("empty label", False)]
+    assert told(measure(whole(case), regions, "hash", [])) == [("empty label", False)]
 
 
 def test_undeclared_values_come_with_their_counts(cube) -> None:
@@ -99,7 +244,7 @@ def test_a_constant_channel_among_others_is_a_remark(cube) -> None:
     image, label = cube
     case = Case("x", Image(np.stack([image, image * 0]), (1.0, 1.0, 1.0)), label)
     question = QUESTION.model_copy(update={"channels": QUESTION.channels * 2})
-    assert told(measure(case, question, "hash", [])) == [("constant image", False)]
+    assert told(measure(whole(case), question, "hash", [])) == [("constant image", False)]
 
 
 def test_one_voxel_objects_and_single_pixels_are_measured(cube) -> None:
