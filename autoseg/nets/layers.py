@@ -93,11 +93,18 @@ class Grouped(nn.GroupNorm):
 class Instance(Grouped):
     """Instance norm with scale and shift (Ulyanov 2016): per sample and channel.
 
-    It is computed as group norm with one group per channel: the same numbers, and faster on CPUs.
+    It is computed as group norm with one group per channel: the same numbers, and faster on CPUs. On a GPU autocast
+    would compute that in float32 and keep maps of twice the bytes.
     """
 
     def __init__(self, dims: int, channels: int, eps: float = 1e-5) -> None:
         super().__init__(channels, channels, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, *S) -> same."""
+        if x.is_cuda:
+            return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+        return super().forward(x)
 
 
 def batch(dims: int, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module:

@@ -86,6 +86,15 @@ def test_instance_norm_is_torchs(shape: tuple[int, ...]) -> None:
     assert torch.allclose(ours(x), theirs(x), atol=1e-5)
 
 
+def test_instance_norm_on_a_gpu_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    norm, x = Instance(3, 4), 3 + 2 * torch.randn(2, 4, 5, 6, 7)
+    nn.init.normal_(norm.weight)
+    expected = norm(x)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda tensor: True))
+    monkeypatch.setattr(F, "group_norm", None)
+    assert torch.allclose(norm(x), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("norm", [Instance(3, 4), group(3, 4, groups=2)])
 def test_norms_keep_their_digits_with_channels_last(norm: nn.Module) -> None:
     x = 3 + 1e-3 * torch.randn(2, 4, 6, 5, 4)
