@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from autoseg.errors import BadFile
 from autoseg.records import Record
-from autoseg.store.files import load_header, load_tensors, save_tensors, whole
+from autoseg.store.files import load_header, load_tensors, save_arrays, whole
 
 
 class Prepared(Record):
@@ -85,16 +85,14 @@ class Preprocessed:
         points: Mapping[int, NDArray[np.int32]],
     ) -> None:
         """Stores image (C, z, y, x), in float16, and label (z, y, x) of class indices."""
-        import torch
-
         image_file, label_file, points_file = self._files(case)
         points_file.unlink(missing_ok=True)
         limit = float(np.finfo(np.float16).max)
         _save_array(image_file, np.clip(image, -limit, limit).astype(np.float16))
         _save_array(label_file, label)
         z, y, x = label.shape
-        tensors = {str(index): torch.from_numpy(np.ascontiguousarray(at)) for index, at in points.items()}
-        save_tensors(points_file, tensors, Prepared(signature=signature, shape=(z, y, x)))
+        arrays = {str(index): at for index, at in points.items()}
+        save_arrays(points_file, arrays, Prepared(signature=signature, shape=(z, y, x)))
 
     def open(self, case: str) -> StoredCase:
         """The stored case. Raises: BadFile when it is damaged."""

@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from autoseg.errors import AutosegError, BadFile, Busy, RunFailed
 from autoseg.records import R, Record, parse
 
@@ -69,6 +72,17 @@ def save_tensors(file: Path, tensors: Mapping[str, Any], header: Record | None =
 
     metadata = {"autoseg": header.model_dump_json()} if header else None
     content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=metadata)
+    with whole(file) as temporary:
+        temporary.write_bytes(content)
+
+
+def save_arrays(file: Path, arrays: Mapping[str, NDArray[Any]], header: Record) -> None:
+    """As `save_tensors`, of numpy arrays, without importing torch."""
+    from safetensors.numpy import save
+
+    content = save(
+        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, {"autoseg": header.model_dump_json()}
+    )
     with whole(file) as temporary:
         temporary.write_bytes(content)
 

@@ -86,7 +86,7 @@ def test_a_case_is_not_there_while_it_is_saved_again(tmp_path: Path, monkeypatch
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cases, "save_tensors", killed)
+    monkeypatch.setattr(cases, "save_arrays", killed)
     with pytest.raises(KeyboardInterrupt):
         folder.save("a", "new", image + 1, label, POINTS)
     assert folder.signature("a") is None
