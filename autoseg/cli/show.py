@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from autoseg.cli.session import table
 
 if TYPE_CHECKING:
     from autoseg.records import Configuration, Fingerprint, Means, Network, Plan, Scores
+    from autoseg.steps.explain import Choice, Explanation
 
 WORST = 3
 
@@ -33,7 +35,24 @@ def plan(plan: Plan, file: Path) -> None:
     rows = [(field, *(column[field] for column in columns)) for field in columns[0]]
     table(f"{plan.task}: plan {plan.name}", ["", *titles], rows)
     table("why", ["decision", "reason"], list(plan.because.items()))
-    click.echo(f"{file} · train with: autoseg train {titles[-1]} 0")
+    first = "3d" if "3d" in titles else titles[0]
+    click.echo(f"{file} · train with: autoseg train {first} 0")
+
+
+def explained(found: Sequence[Explanation]) -> None:
+    """Every field with its value, reason and choices."""
+    for one in found:
+        click.echo(f"{one.field}: {one.value}" if one.value else one.field)
+        click.echo(f"  {one.reason}")
+        if one.choices:
+            rows = [_chosen(choice) for choice in one.choices]
+            table("", ["choice", "memory (estimate)", "seconds per step", "hours per fold", ""], rows)
+
+
+def _chosen(choice: Choice) -> tuple[str, ...]:
+    memory = "–" if choice.memory is None else f"{choice.memory / 1e9:.2f} GB"
+    seconds = "–" if choice.seconds is None else f"{choice.seconds:.3f}"
+    return choice.value, memory, seconds, "–" if choice.hours is None else f"{choice.hours:.2f}", choice.problem
 
 
 def _described(plan: Plan, title: str) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
@@ -15,8 +15,12 @@ from autoseg.cli.session import (
     echo_json,
     gigabytes,
     json_option,
+    seconds,
     workers_option,
 )
+
+if TYPE_CHECKING:
+    from autoseg.steps.limits import Rules
 
 
 @click.command()
@@ -24,14 +28,17 @@ from autoseg.cli.session import (
 @click.option("--images", multiple=True, required=True, help="Glob of images, quoted; may be given several times.")
 @click.option("--labels", multiple=True, required=True, help="Glob of labels, quoted; may be given several times.")
 @click.option("--channels", help="Names of the channels: R,G,B or VV=db,VH=db.")
-@click.option("--labels-map", help="What the values of the labels mean: 255=road,0=background,128=ignore.")
+@click.option("--labels-map", help="Values or colours of the labels: 0..127=background,128..255=road; '#3c1098=roof'.")
 @click.option("--group", help="Regular expression on the case name; what it finds never crosses folds.")
+@click.option("--groups", help="The same by a table: FILE.csv:COLUMN, where a column names the cases.")
 @click.option("--site", help="Regular expression on the case name that finds the site.")
+@click.option("--sites", help="The same by a table: FILE.csv:COLUMN.")
 @click.pass_context
 def add(context: click.RichContext, /, name: str, **options: Any) -> None:
     """Make a task from any folders of images and labels, without copying them."""
     from autoseg.layouts import native
     from autoseg.layouts.add import from_globs
+    from autoseg.layouts.units import summary
     from autoseg.store import save_text
 
     session = current(context)
@@ -41,6 +48,8 @@ def add(context: click.RichContext, /, name: str, **options: Any) -> None:
     classes = ", ".join(f"{name} ({value})" for name, value in dataset.labels.items())
     channels = ", ".join(f"{channel.name} ({channel.kind})" for channel in dataset.channels)
     session.voice.say(f"{file}: {len(dataset.cases)} cases; channels {channels}; classes {classes}")
+    if together := summary(dataset.cases):
+        session.voice.say(together)
     for fault in faults:
         session.voice.say(f"{fault.fault}: {fault.detail}")
 
@@ -73,10 +82,16 @@ def check(context: click.RichContext, task: str, workers: int | None, as_json: b
 @click.option("--block", help="Block of every stage: plain, residual, convnext …")
 @click.option("--insert", help="What stands where: cbam@skip[0:2]+coord@encoder, attention_gate@join.")
 @click.option("--loss", help="For example dice+ce or 0.3*ce+0.7*tversky(alpha=0.3).")
+@click.option("--budget", help="Time for the training of one fold, which patch, width and steps are fitted to: 2h.")
+@click.option("--rules", type=click.Choice(["default", "nnunet"]), default="default", help="nnunet: as nnU-Net plans.")
+@click.option("--explain", metavar="FIELD", help="Why a field of the plan is what it is: 3d.patch. Changes nothing.")
 @click.option("--draw", is_flag=True, help="Draw the networks as SVG pictures beside the plan.")
 @click.option("--set", "changes", multiple=True, help="FIELD=VALUE: change the plan, e.g. configurations.2d.batch=8.")
 @click.option("--as", "name", default="default", help="Name of the plan.")
+@click.option("--folds", type=click.IntRange(min=2), help="How many folds to draw (default: 5).")
+@click.option("--folds-by", help="What shares a fold: groups (default), site (leave one out), blocks:2km:200m (map).")
 @click.option("--splits", type=click.Path(path_type=Path), help="Folds from nnU-Net's splits_final.json.")
+@click.option("--force-splits", is_flag=True, help="Take --splits even if a group is in training and validation.")
 @workers_option
 @json_option
 @click.pass_context
@@ -89,21 +104,33 @@ def plan(
     block: str | None,
     insert: str | None,
     loss: str | None,
+    budget: str | None,
+    rules: Rules,
+    explain: str | None,
     draw: bool,
     changes: tuple[str, ...],
     name: str,
+    folds: int | None,
+    folds_by: str | None,
     splits: Path | None,
+    force_splits: bool,
     workers: int | None,
     as_json: bool,
 ) -> None:
     """Measure a task and decide everything that can be decided."""
     from autoseg.pipeline import tasks
+    from autoseg.pipeline.folds import FoldsWish
 
     session = current(context)
+    if explain is not None:
+        show.explained(tasks.explained(session.home, session.home.task(task), name, explain))
+        return
     made = tasks.make_plan(
-        session.home, session.home.task(task), session.voice, name=name, device=device,
+        session.home, session.home.task(task), session.voice, name=name, device=device, rules=rules,
+        minutes=seconds(budget) / 60 if budget else None,
         memory=gigabytes(memory) if memory else None, variant=tasks.variant(network, block, insert, loss),
-        changes=dict(map(change, changes)), splits=splits, workers=workers,
+        changes=dict(map(change, changes)), folds=FoldsWish(folds, folds_by, splits, force_splits),
+        workers=workers,
     )  # fmt: skip
     pictures = tasks.draw(session.home, made) if draw else []
     if as_json:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from autoseg import engine, layouts, spelling
 from autoseg.errors import BadData, BadFile, BadPlan, BadTask, BadUsage
-from autoseg.layouts import folds as folding
+from autoseg.pipeline.clock import Clock, measured_rates, tried, with_pace
+from autoseg.pipeline.folds import FoldsWish, folds_of
 from autoseg.pipeline.voice import Voice
 from autoseg.records import (
     CaseFacts,
@@ -18,16 +19,17 @@ from autoseg.records import (
     Dataset,
     Fault,
     Fingerprint,
-    Folds,
     Plan,
     Question,
     Target,
     amend,
     digest,
 )
-from autoseg.steps import cases, design, fingerprint, preprocess
+from autoseg.steps import cases, design, explain, fingerprint, likeness, preprocess
 from autoseg.steps import plan as planning
 from autoseg.steps.design import Variant
+from autoseg.steps.explain import Explanation
+from autoseg.steps.limits import Rules
 from autoseg.store import Home, Preprocessed, lock, save_record, save_text
 
 PATIENCE = 86_400.0  # seconds to wait for another process that preprocesses the same
@@ -60,7 +62,10 @@ def measure(home: Home, task: str, voice: Voice, workers: int | None = None) -> 
     spread = [f.shape[0] for f in ordered.values() if f.shape]
     flat = bool(spread) and max(spread) == 1
     loose = tuple(fault for fault in orphans if not fault.fatal)  # missing files are told by their cases
-    made = Fingerprint(question=digest(question), flat=flat, cases=ordered, faults=loose)
+    made = Fingerprint(
+        version=fingerprint.VERSION, question=digest(question), flat=flat, cases=ordered,
+        groups=likeness.groups(dataset.cases), faults=(*loose, *likeness.compare(ordered, dataset.cases, question)),
+    )  # fmt: skip
     save_record(home.fingerprint_file(task), made)
     return dataset, made
 
@@ -71,33 +76,12 @@ def _known(home: Home, task: str, question: str, voice: Voice) -> Mapping[str, C
     except BadFile as problem:
         voice.say(f"{problem}; measuring all cases again")
         return {}
-    return old.cases if old and old.question == question else {}
+    same = old is not None and (old.version, old.question) == (fingerprint.VERSION, question)
+    return old.cases if old is not None and same else {}
 
 
 def _examine(files: CaseFiles, folder: Path, question: Question) -> CaseFacts:
     return fingerprint.examine(folder, files, question)
-
-
-def folds_of(home: Home, task: str, dataset: Dataset, voice: Voice, splits: Path | None = None) -> Folds:
-    """The task's folds: written when there are none, extended by new cases, otherwise as they are."""
-    old = home.folds(task)
-    if splits is not None:
-        try:
-            wanted = folding.read_splits(splits.read_text(encoding="utf-8"), dataset.cases, splits.name)
-        except (OSError, UnicodeDecodeError) as problem:
-            raise BadTask(f"cannot be read: {problem}", where=str(splits), expected="JSON") from None
-        if old is not None and old.folds != wanted.folds:
-            file = home.folds_file(task)
-            raise BadTask("the task has other folds already", where=str(file), remedy=f"remove {file} to change them")
-        new = wanted
-    else:
-        new = folding.make_folds(dataset.cases) if old is None else folding.extend_folds(old, dataset.cases)
-    if new != old:
-        if old is not None:
-            added = sum(map(len, new.folds)) - sum(map(len, old.folds))
-            voice.say(f"{added} new cases joined the folds; the others stay where they were")
-        save_record(home.folds_file(task), new)
-    return new
 
 
 def make_plan(
@@ -110,23 +94,40 @@ def make_plan(
     memory: int | None = None,
     variant: Variant | None = None,
     changes: Mapping[str, Any] | None = None,
-    splits: Path | None = None,
+    folds: FoldsWish | None = None,
     workers: int | None = None,
+    rules: Rules = "default",
+    minutes: float | None = None,
 ) -> Plan:
-    """Measures the task, decides, writes the plan and makes it current."""
+    """Measures the task, decides, writes the plan and makes it current.
+
+    Args:
+        minutes: that the training of one fold may take; None leaves it to the device.
+    """
     file = home.plan_file(task, name)
     dataset, measured = measure(home, task, voice, workers)
     bad = {fault.case for fault in measured.all_faults if fault.fatal}
     if bad:
         voice.say(f"{len(bad)} of {len(dataset.cases)} cases cannot be used and are left out: autoseg check {task}")
-    folds = folds_of(home, task, dataset, voice, splits)
+    drawn = folds_of(home, task, dataset, measured, voice, folds or FoldsWish())
     target, here = target_of(device, memory)
-    ids = (digest(measured), digest(folds))
-    plan = planning.make(measured, dataset.question(), target, task=task, name=name, ids=ids, variant=variant)
+    ids = (digest(measured), digest(drawn))
+    made = partial(planning.make, measured, dataset.question(), task=task, name=name, ids=ids, rules=rules)
+    target = target.model_copy(update={"minutes": minutes})
+    clock = Clock(device) if here else None
+    if clock is None and minutes is not None:
+        what = "the speed of another machine is not known"
+        raise BadUsage(what, where="--budget", remedy="plan there, or give the budget to autoseg train")
+    if clock is None or rules == "nnunet":
+        plan = made(target, variant=variant)
+    else:
+        plan = _decided(made, with_pace(home, task, name, target, voice), clock, variant, voice)
     plan = _amended(plan, changes or {})
     design.require_parts(plan)
-    plan = planning.schedule_for(plan, _speeds(plan, voice) if here and target.device == "cpu" else {})
+    plan = planning.schedule_for(plan, clock.speeds(plan, voice) if clock else {})
     plan = _amended(plan, changes or {})  # again, as the steps may be among the changes
+    plan = plan.model_copy(update={"because": {"folds": drawn.rule, **plan.because}})
+    save_record(home.folds_file(task), drawn)
     save_record(file, plan)
     for title in plan.configurations:  # of the plan that was here before
         home.drawing_file(task, name, title).unlink(missing_ok=True)
@@ -134,11 +135,25 @@ def make_plan(
     return plan
 
 
+def _decided(made: Callable[..., Plan], target: Target, clock: Clock, variant: Variant | None, voice: Voice) -> Plan:
+    """The plan for this machine: for the speed of its CPU, or for steps that its GPU was seen to hold."""
+    if target.device == "cuda":
+        return tried(partial(made, variant=variant), target, clock.bytes, f"measured on {clock.name}", voice)
+    if target.device == "cpu" and not target.rates:
+        target = measured_rates(made(target), clock, voice)
+    return made(target, variant=variant)
+
+
 def _amended(plan: Plan, changes: Mapping[str, Any]) -> Plan:
     """The plan as the user wants it. Raises: BadPlan for a field that there is not."""
     if not changes:
         return plan
     made = amend(plan, changes, where="--set")
+    sized = {
+        title: one.model_copy(update={"memory": design.memory_of(one, made.question, made.target)})
+        for title, one in made.configurations.items()
+    }
+    made = made.model_copy(update={"configurations": sized})
     if (made.task, made.name) != (plan.task, plan.name):
         raise BadPlan("task and name of a plan are not set by hand", where="--set", remedy="give --as NAME")
     return made.model_copy(update={"because": {**made.because, **dict.fromkeys(changes, "set by hand")}})
@@ -158,6 +173,11 @@ def variant(network: str | None, block: str | None, insert: str | None, loss: st
     )
 
 
+def explained(home: Home, task: str, name: str, field: str) -> list[Explanation]:
+    """Why a field of a plan that is made is what it is."""
+    return explain.explain(home.plan(task, name), field)
+
+
 def draw(home: Home, plan: Plan) -> list[Path]:
     """Draws the network of every configuration beside the plan; answers the files."""
     from autoseg.nets import drawing
@@ -174,12 +194,12 @@ def target_of(device: str, memory: int | None) -> tuple[Target, bool]:
     """The machine to plan for, and whether it is this one. Another machine's memory must be told."""
     from autoseg.steps import device as devices
 
-    if memory is not None and device.split(":")[0] in ("cuda", "mps"):
-        kind: Any = device.split(":")[0]
-        return Target(device=kind, memory=memory), False
     try:
         chosen = devices.choose(device)
     except BadUsage as problem:
+        kind: Any = device.split(":")[0]
+        if memory is not None and kind in ("cuda", "mps"):
+            return Target(device=kind, memory=memory), False
         remedy = "to plan for another machine give its memory too: --memory 8GB"
         raise BadUsage(problem.what, where=problem.where, expected=problem.expected, remedy=remedy) from None
     found: Any = chosen.type
@@ -191,19 +211,6 @@ def _threads() -> int:
     import torch
 
     return torch.get_num_threads()
-
-
-def _speeds(plan: Plan, voice: Voice) -> dict[str, float]:
-    from autoseg.steps import device as devices
-    from autoseg.steps import train
-
-    chosen = devices.choose("cpu")
-    precision = devices.precision(chosen, "auto")
-    titles = voice.track(plan.configurations, len(plan.configurations), "measuring speed")
-    return {
-        title: round(train.seconds_per_step(plan.configurations[title], plan.question, chosen, precision), 4)
-        for title in titles
-    }
 
 
 def prepare(

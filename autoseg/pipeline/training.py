@@ -16,6 +16,7 @@ from autoseg.plugins import used
 from autoseg.records import Checkpoint, Configuration, Fingerprint, Folds, Plan, Run, digest
 from autoseg.steps import design
 from autoseg.steps import plan as planning
+from autoseg.steps.preprocess import channels
 from autoseg.store import Home, Preprocessed, RunFolder, load_tensors, lock, save_record, save_tensors
 
 if TYPE_CHECKING:
@@ -61,12 +62,17 @@ class FoldCases:
         from autoseg.steps.batches import Batches
 
         opened = [self.arrays.open(id) for id in ids]
-        return Batches(opened, settings, len(settings.normalise), settings.train.seed, device, augmented)
+        return Batches(opened, settings, channels(settings.normalise), settings.train.seed, device, augmented)
 
 
 def train(home: Home, plan: Plan, wish: Wish, voice: Voice) -> RunFolder:
     """Preprocesses what is due, trains or resumes the run, predicts and scores its validation cases."""
-    planning.configuration_of(plan, wish.configuration)
+    configuration = planning.configuration_of(plan, wish.configuration)
+    if configuration.previous is not None:
+        raise BadUsage(
+            f"{wish.configuration} cannot be trained yet: it needs the predictions of {configuration.previous}",
+            remedy=f"train {configuration.previous} or 3d",
+        )
     folds = _folds(home, plan, wish)
     folder = home.run_folder(plan.task, plan.name, wish.configuration, wish.fold, wish.seed)
     with lock(folder.folder.parent / f".{folder.folder.name}"):
@@ -159,7 +165,7 @@ def _begun(plan: Plan, wish: Wish, cases: FoldCases, device: torch.device, voice
     from autoseg.steps import train as step
 
     settings = _settings(plan, wish)
-    design.require(settings, plan.question)
+    design.require_one(plan, wish.configuration)
     precision = devices.precision(device, settings.train.precision)
     if wish.budget is not None:
         voice.say(f"measuring {PROBE_STEPS} steps")

@@ -155,9 +155,10 @@ class Configuration(Record):
     def _patch_fits(self) -> Configuration:
         if len(self.patch) != len(self.spacing) or len(self.patch) != len(self.network.strides[0]):
             raise ValueError(f"patch {self.patch}, spacing {self.spacing} and strides differ in dimensions")
-        for size, divisor in zip(self.patch, self.network.divisor, strict=True):
-            if size < 1 or size % divisor:
-                raise ValueError(f"patch {self.patch} is not a multiple of {self.network.divisor}")
+        divisor = self.network.divisor
+        if any(size < 1 or size % d for size, d in zip(self.patch, divisor, strict=True)):
+            legal = tuple(max(1, round(size / d)) * d for size, d in zip(self.patch, divisor, strict=True))
+            raise ValueError(f"patch {self.patch} is not a multiple of {divisor}: the nearest that is: {legal}")
         if min(self.spacing) <= 0 or sorted(self.axes) != [0, 1, 2]:
             raise ValueError(f"spacing {self.spacing} wants numbers above 0, axes {self.axes} 0, 1 and 2 in some order")
         return self
@@ -169,11 +170,17 @@ class Configuration(Record):
 
 
 class Target(Record):
-    """The machine a plan is made for."""
+    """The machine a plan is made for, and the time on it.
+
+    `memory` in bytes; `minutes` for the training of one fold; `rates` are feature-map elements of the plain U-Net that
+    a training step works off per second, by number of axes, where they were measured.
+    """
 
     device: Literal["cpu", "cuda", "mps"]
-    memory: int
+    memory: int = Field(ge=1)
     threads: int | None = None
+    minutes: float | None = Field(default=None, gt=0)
+    rates: dict[str, float] = {}
 
 
 class Plan(Record):
@@ -183,6 +190,7 @@ class Plan(Record):
     name: str
     fingerprint: str
     folds: str
+    rules: Literal["default", "nnunet"] = "default"
     target: Target
     question: Question
     configurations: dict[str, Configuration]

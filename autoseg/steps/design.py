@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING
 
 from autoseg import parts, spelling
 from autoseg.errors import BadPlan
-from autoseg.records import CaseFacts, Configuration, Insert, Network, Part, Plan, Question
+from autoseg.records import CaseFacts, Configuration, Insert, Memory, Network, Part, Plan, Question, Shape, Target
 from autoseg.steps import preprocess, topology
-from autoseg.steps.topology import Limits, Topology
+from autoseg.steps.topology import Limits, Topology, Weigh
 
 if TYPE_CHECKING:
     from autoseg.nets.survey import Survey
+    from autoseg.steps.memory import Estimate
 
 PLAIN = Part(name="unet")
-ROUNDS = 4  # in which a patch is found that a costlier network fits into
+SAFE = 0.85  # of the memory: what the estimate is held to, as it misses by up to a sixth
+SAFE_MEASURED = 0.95  # of a GPU's, where the step is tried before it is trusted
+NEARLY = 1.1
 LEAST_BATCH = 8  # of batch norm
-BYTES_PER_PARAMETER = 16  # weight, gradient and two numbers of the optimiser, in float32
 
 
 class Unsuited(BadPlan):
@@ -38,13 +41,35 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Room:
+    """What a network is designed into: the images, what goes in and out, and what the machine allows.
+
+    Attributes:
+        shape, spacing, voxels: of the median image, and the voxels of all images.
+        channels, outputs: of the network.
+        weigh: feature-map elements of a sample, as `limits` count them.
+        binding: whether the estimated memory of a step must fit the target.
+    """
+
+    shape: Sequence[float]
+    spacing: Sequence[float]
+    voxels: float
+    channels: int
+    outputs: int
+    limits: Limits
+    weigh: Weigh
+    target: Target
+    optimiser: Part
+    binding: bool = True
+
+
+@dataclass(frozen=True)
 class Designed:
-    """A topology that fits the limits with this network. `factor`: memory of a training step beside the plain U-Net."""
+    """A topology that fits the room with this network, and the memory of its training step."""
 
     found: Topology
     network: Network
-    factor: float
-    parameters: int
+    memory: Memory
 
 
 def network_of(found: Topology, variant: Variant) -> Network:
@@ -70,49 +95,79 @@ def _require_axes(found: Topology, variant: Variant) -> None:
             raise Unsuited(f"{table.kind} {part.name} is not there for images of {dims} axes")
 
 
-def design(
-    variant: Variant,
-    shape: Sequence[int],
-    spacing: Sequence[float],
-    question: Question,
-    limits: Limits,
-    voxels: float,
-) -> Designed:
+def design(variant: Variant, room: Room) -> Designed:
     """The patch and batch of the plain U-Net, so that variants compare; smaller where the memory does not hold them.
 
-    The limits are feature-map elements of a plain U-Net; another network counts by what it keeps for its way
-    back beside the plain one of the same topology.
+    Raises: BadPlan where the smallest patch does not fit; it says what it would need.
     """
-    classes, allowed = len(question.outputs), limits.elements
-    ceiling = max(limits.ceiling, limits.elements)
-    for _ in range(ROUNDS):
-        found = topology.fit(shape, spacing, classes, replace(limits, elements=allowed), voxels)
+    found, least = topology.fit(room.shape, room.spacing, room.weigh, room.limits, room.voxels), room.limits.least_batch
+    while True:
         network = network_of(found, variant)
         found = replace(found, patch=_rounded(found.patch, network))
-        factor = cost_factor(found, network, question)
-        rounded = 0.5 if found.batch > limits.least_batch else 0.0  # as `fit` rounds the batch
-        if factor * topology.elements(found, classes) * (found.batch - rounded) <= ceiling:
-            break
-        allowed = min(ceiling / factor, 0.9 * allowed)
-    return Designed(found, network, factor, _parameters(network, question, found.patch))
+        cost = partial(_estimate, network, room.channels, room.outputs, found.patch, room.target, room.optimiser)
+        batch = _fitting(cost, room, found.batch)
+        if batch >= least:
+            return Designed(replace(found, batch=batch), network, _told(cost(batch)))
+        needed = cost(least).total
+        smaller = _smaller(found, room, needed)
+        if smaller is None:
+            gigabytes = needed / _safe(room.target) / 1e9
+            raise BadPlan(
+                f"the smallest network, {_size(found.patch)} by {least}, needs {gigabytes:.2f} GB",
+                where="--memory", expected=f"at most the {room.target.memory / 1e9:.2f} GB of the target",
+                remedy="give more memory, or a smaller network",
+            )  # fmt: skip
+        found = replace(smaller, batch=least)
 
 
-def _parameters(network: Network, question: Question, patch: tuple[int, ...]) -> int:
-    from autoseg.nets import survey
+def _smaller(found: Topology, room: Room, needed: int) -> Topology | None:
+    """The next smaller patch that may fit, where this one needs so many bytes: they go with the elements, nearly."""
+    most = NEARLY * room.weigh(found) * _safe(room.target) * room.target.memory / needed
+    smaller = topology.reduced(found, room.shape, room.spacing, room.limits)
+    while smaller is not None and room.weigh(smaller) > most:
+        found = smaller
+        smaller = topology.reduced(found, room.shape, room.spacing, room.limits)
+    return smaller
 
-    return survey.survey(network, len(question.channels), len(question.outputs), patch).parameters
+
+def _safe(target: Target) -> float:
+    return SAFE if target.device == "cpu" else SAFE_MEASURED
 
 
-def cost_factor(found: Topology, network: Network, question: Question) -> float:
-    """What a training step of the network keeps for its way back, beside the plain U-Net of the same topology."""
-    from autoseg.nets import survey
+def _fitting(cost: Callable[[int], Estimate], room: Room, batch: int) -> int:
+    """The largest batch up to this one whose step fits the target; below the least where none does."""
+    from autoseg.steps import memory
 
-    plain = network_of(found, Variant())
-    if network == plain:
-        return 1.0
-    channels, classes = len(question.channels), len(question.outputs)
-    beside = survey.survey(plain, channels, classes, _rounded(found.patch, plain)).kept
-    return survey.survey(network, channels, classes, found.patch).kept / beside
+    allowed = _safe(room.target) * room.target.memory
+    if not room.binding or cost(batch).total <= allowed:
+        return batch
+    return memory.largest(lambda tried: cost(tried).total <= allowed, room.limits.least_batch - 1, batch - 1)
+
+
+def memory_of(one: Configuration, question: Question, target: Target) -> Memory:
+    """The estimate for a configuration as it is."""
+    channels = preprocess.inputs(one.normalise, question, one.previous)
+    outputs = len(question.outputs)
+    return _told(_estimate(one.network, channels, outputs, one.patch, target, one.train.optimiser, one.batch))
+
+
+def _estimate(
+    network: Network, channels: int, outputs: int, patch: Shape, target: Target, optimiser: Part, batch: int
+) -> Estimate:
+    from autoseg.steps import memory
+
+    kind = memory.precision_on(target.device)
+    return memory.estimate(
+        network, channels, outputs, patch, batch, device=target.device, precision=kind, optimiser=optimiser
+    )
+
+
+def _told(cost: Estimate) -> Memory:
+    return Memory(bytes=cost.total, method="estimated: " + cost.told)
+
+
+def _size(patch: Shape) -> str:
+    return "×".join(map(str, patch))
 
 
 def _rounded(patch: Sequence[int], network: Network) -> tuple[int, ...]:
@@ -139,21 +194,38 @@ def require_parts(plan: Plan) -> Mapping[str, Survey]:
 
     Raises: BadPlan for a part that there is not, an option it has not, or parts that do not go together.
     """
-    found = {}
-    for title, one in plan.configurations.items():
-        try:
-            found[title] = require(one, plan.question)
-        except BadPlan as problem:
-            where = f"configurations.{title}" + (f", {problem.where}" if problem.where else "")
-            raise BadPlan(problem.what, where=where, expected=problem.expected, remedy=problem.remedy) from problem
-        needed, there = found[title].parameters * BYTES_PER_PARAMETER, plan.target.memory
-        if needed > there:
-            raise BadPlan(
-                f"its weights, their gradients and the optimiser need {needed / 1e9:.1f} GB",
-                where=f"configurations.{title}", expected=f"at most the {there / 1e9:.1f} GB of the target",
-                remedy="take a smaller network",
-            )  # fmt: skip
+    return {title: require_one(plan, title) for title in plan.configurations}
+
+
+def require_one(plan: Plan, title: str) -> Survey:
+    """As `require_parts`, of one configuration; a plan may have been edited by hand."""
+    one = plan.configurations[title]
+    try:
+        found = require(one, plan.question)
+    except BadPlan as problem:
+        where = f"configurations.{title}" + (f", {problem.where}" if problem.where else "")
+        raise BadPlan(problem.what, where=where, expected=problem.expected, remedy=problem.remedy) from problem
+    if plan.rules == "default":
+        _require_memory(f"configurations.{title}", one, plan)
     return found
+
+
+def _require_memory(here: str, one: Configuration, plan: Plan) -> None:
+    """Raises: BadPlan where a training step needs more than the target has; it says which batch would fit."""
+    from autoseg.steps import memory
+
+    def needed(batch: int) -> int:
+        return memory_of(one.model_copy(update={"batch": batch}), plan.question, plan.target).bytes
+
+    there = plan.target.memory
+    if needed(one.batch) <= there:
+        return
+    fitting = memory.largest(lambda batch: needed(batch) <= _safe(plan.target) * there, 0, one.batch - 1)
+    raise BadPlan(
+        f"a training step needs {needed(one.batch) / 1e9:.1f} GB by estimate",
+        where=f"{here}.batch, which is {one.batch}", expected=f"at most the {there / 1e9:.1f} GB of the target",
+        remedy=f"the largest batch that fits is {fitting}" if fitting else "take a smaller patch or network",
+    )  # fmt: skip
 
 
 def require(one: Configuration, question: Question) -> Survey:

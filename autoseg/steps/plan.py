@@ -8,42 +8,50 @@ from math import ceil, prod
 
 import numpy as np
 
-from autoseg.arrays.intensity import LEVELS, pool
 from autoseg.errors import BadData, BadUsage
 from autoseg.records import (
     CaseFacts,
-    Channel,
     Configuration,
     Fingerprint,
-    Memory,
     Part,
     Plan,
     Question,
     Target,
     Train,
 )
-from autoseg.steps import design, recipe, topology
-from autoseg.steps.design import Designed, Unsuited, Variant
-from autoseg.steps.topology import BYTES_PER_ELEMENT, Limits, Topology
+from autoseg.steps import design, preprocess, recipe, topology
+from autoseg.steps import normalise as normalising
+from autoseg.steps.design import Designed, Room, Unsuited, Variant
+from autoseg.steps.limits import (
+    CPU_MINUTES,
+    GIGABYTE,
+    Rules,
+    limits_of,
+    preset,
+    steps_aimed,
+    weigh_of,
+    widened,
+)
+from autoseg.steps.topology import Topology
 
-GIGABYTE = 1e9
-CPU_SECONDS = 3600.0
-MASK_SHARE = 0.75  # below this median share of the cropped box, z-score looks at non-zero voxels only
 SAME_RESOLUTION = 1.5  # rasters whose resolutions differ less are left as they are
-# feature-map elements of nnU-Net's reference networks, for 8 GB
-GPU_ELEMENTS = {3: 2 * 560e6, 2: 12 * 85e6}
-# what two CPU cores train at about four steps a second
-CPU_ELEMENTS = {3: 22e6, 2: 42e6}
+LOWRES_SHARE = 0.25  # of the median image that a patch covers; below it there is a configuration of low resolution
+LOWRES_GAIN = 2.0  # voxels that it must have fewer
 
 
 @dataclass(frozen=True)
 class View:
-    """How the cases look in one configuration: median shape, spacing and voxels, in the plan's axes."""
+    """How the cases look in one configuration: median shape, spacing and voxels of all, in the plan's axes."""
 
     spacing: tuple[float, ...]
-    shape: tuple[int, ...]
+    shape: tuple[float, ...]
     voxels: float
     axes: tuple[int, int, int]
+
+    @property
+    def size(self) -> str:
+        """The shape as people write it."""
+        return "×".join(str(round(edge)) for edge in self.shape)
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,9 @@ class About:
     fingerprint: Fingerprint
     question: Question
     target: Target
+    rules: Rules
     variant: Variant
+    normalise: tuple[Part, ...]
     because: dict[str, str]
 
 
@@ -66,40 +76,45 @@ def make(
     name: str,
     ids: tuple[str, str],
     variant: Variant | None = None,
+    rules: Rules = "default",
 ) -> Plan:
     """The plan of a task for a machine.
 
     Args:
         variant: what the user asks of the network and the loss.
         ids: hashes of the fingerprint and of the folds that the plan rests on.
-    Raises: BadData when no case can be used.
+        rules: "nnunet" gives what nnU-Net's planner would.
+    Raises: BadData when no case can be used; BadPlan when no network fits the machine.
     """
     facts = list(fingerprint.usable.values())
     if not facts:
         raise BadData("no case can be used", where=task, remedy=f"see autoseg check {task}")
-    because: dict[str, str] = {"target": _target_reason(target)}
+    because: dict[str, str] = {"target": _target_reason(target, rules)}
     if fingerprint.flat:
         views = {"2d": _in_plane(_view(facts, (0, 1, 2)))}
     else:
         volume = _view(facts)
         views = {"2d": _in_plane(volume), "3d": volume}
-    normalise = _normalise(question, facts, because)
-    about = About(fingerprint, question, target, variant or Variant(), because)
-    configurations = _configurations(views, about, normalise)
+    normalise = {"default": normalising.decide, "nnunet": normalising.nnunet}[rules](question, facts, because)
+    about = About(fingerprint, question, target, rules, variant or Variant(), normalise, because)
     return Plan(
-        task=task, name=name, fingerprint=ids[0], folds=ids[1], target=target, question=question,
-        configurations=configurations, because=because,
+        task=task, name=name, fingerprint=ids[0], folds=ids[1], rules=rules, target=target, question=question,
+        configurations=_configurations(views, about), because=because,
     )  # fmt: skip
 
 
 def schedule_for(plan: Plan, seconds_per_step: Mapping[str, float]) -> Plan:
-    """The plan with its steps: 100,000 on a GPU; on a CPU what fits an hour at the measured speed."""
+    """The plan with its steps: what fits the time at the measured speed; 100,000 where no time is given on a GPU."""
     because, configurations = dict(plan.because), dict(plan.configurations)
+    minutes = plan.target.minutes or (CPU_MINUTES if plan.target.device == "cpu" else None)
     for title, configuration in plan.configurations.items():
         field = f"configurations.{title}.train.steps"
-        if plan.target.device == "cpu" and title in seconds_per_step:
-            steps = max(100, round(CPU_SECONDS / seconds_per_step[title] / 100) * 100)
-            because[field] = f"60 minutes at the {seconds_per_step[title]:.3f} s per step measured on this machine"
+        if plan.rules == "nnunet":
+            steps, because[field] = recipe.NNUNET_STEPS, "1,000 epochs of 250, as nnU-Net's"
+        elif minutes is not None and title in seconds_per_step:
+            steps = max(100, round(minutes * 60 / seconds_per_step[title] / 100) * 100)
+            speed = f"{seconds_per_step[title]:.3f} s per step measured on this machine"
+            because[field] = f"{minutes:g} minutes at the {speed}"
         else:
             steps, because[field] = recipe.GPU_STEPS, "100,000 steps on an accelerator; --budget makes it fit a time"
         train = configuration.train.model_copy(update={"steps": steps})
@@ -131,65 +146,110 @@ def configuration_of(plan: Plan, title: str) -> Configuration:
 def _view(facts: Sequence[CaseFacts], axes: tuple[int, int, int] | None = None) -> View:
     spacing = topology.target_spacing([f.spacing for f in facts], [f.cropped for f in facts])
     axes = axes or topology.slice_axes(spacing)
-    shapes = [[round(n * s / t) for n, s, t in zip(f.cropped, f.spacing, spacing, strict=True)] for f in facts]
-    shape = [max(1, round(float(n))) for n in np.median(shapes, 0)]
-    return View(tuple(spacing[a] for a in axes), tuple(shape[a] for a in axes), len(facts) * float(prod(shape)), axes)
+    shapes = [[round(s / t * n) for n, s, t in zip(f.cropped, f.spacing, spacing, strict=True)] for f in facts]
+    shape = [max(1.0, float(n)) for n in np.median(shapes, 0)]
+    return View(tuple(spacing[a] for a in axes), tuple(shape[a] for a in axes), len(facts) * prod(shape), axes)
 
 
 def _in_plane(view: View) -> View:
     return View(view.spacing[1:], view.shape[1:], view.voxels, view.axes)
 
 
+def _lowered(view: View, full: Configuration, about: About) -> View | None:
+    """The view at which a patch covers a quarter of the median image; None where it is no gain."""
+    covered, spacing, shape = prod(full.patch), view.spacing, view.shape
+    room = _room(view, about)
+    while covered / prod(shape) < LOWRES_SHARE:
+        spacing = topology.coarser(spacing)
+        shape = tuple(n * s / t for n, s, t in zip(view.shape, view.spacing, spacing, strict=True))
+        rounded = [max(1, round(n)) for n in shape]
+        tried = topology.fit(rounded, spacing, room.weigh, room.limits, view.voxels * prod(shape) / prod(view.shape))
+        covered = prod(tried.patch)
+    gain = prod(view.shape) / prod(shape)
+    if gain < LOWRES_GAIN:
+        return None
+    return View(spacing, tuple(float(max(1, round(n))) for n in shape), view.voxels / gain, view.axes)
+
+
 # -- decisions -----------------------------------------------------------------------------------------
 
 
-def _configurations(views: Mapping[str, View], about: About, normalise: tuple[Part, ...]) -> dict[str, Configuration]:
+def _configurations(views: Mapping[str, View], about: About) -> dict[str, Configuration]:
     """Those that the architecture can be had in. Raises: BadPlan when there is none."""
     made, refused = {}, None
     for title, view in views.items():
         try:
-            made[title] = _configuration(title, view, about, normalise)
+            made[title] = _configuration(title, view, about)
         except Unsuited as problem:
             refused = problem
             about.because[f"configurations.{title}"] = f"left out: {problem.what}"
     if refused and not made:
         raise refused
+    if "3d" in made and (lower := _lowered(views["3d"], made["3d"], about)):
+        made["3d_lowres"] = _configuration("3d_lowres", lower, about)
+        made["3d_cascade"] = _cascade(made["3d"])
+        share = prod(made["3d"].patch) / prod(views["3d"].shape)
+        about.because["configurations.3d_lowres"] = (
+            f"a patch of 3d covers {share:.1%} of the median image, less than {LOWRES_SHARE:.0%}: "
+            f"here the image has {lower.size} voxels"
+        )
+        about.because["configurations.3d_cascade"] = "3d, given the prediction of 3d_lowres beside the image"
     return made
 
 
-def _configuration(title: str, view: View, about: About, normalise: tuple[Part, ...]) -> Configuration:
-    limits = limits_of(about.target, len(view.shape))
-    made = design.design(about.variant, view.shape, view.spacing, about.question, limits, view.voxels)
-    found, because, here = made.found, about.because, f"configurations.{title}"
-    _explain_spacing(here, view, because)
-    _explain_size(here, view, about, limits, found)
+def _configuration(title: str, view: View, about: About) -> Configuration:
+    room, here = _room(view, about), f"configurations.{title}"
+    made = design.design(about.variant, room)
+    _explain_spacing(here, view, about.because)
+    _explain_size(here, view, room, made, about.because)
     _explain_network(here, about, made)
     return Configuration(
-        spacing=view.spacing, axes=view.axes, patch=found.patch, batch=found.batch, normalise=normalise,
-        resample=_resample(here, about.fingerprint, because), network=made.network,
-        train=_train(here, found, about), memory=_memory(made, about.question),
+        spacing=tuple(round(s, 6) for s in view.spacing), axes=view.axes, patch=made.found.patch,
+        batch=made.found.batch, normalise=about.normalise,
+        resample=_resample(here, about.fingerprint, about.because), network=made.network,
+        train=_train(here, made.found, about), memory=made.memory,
     )  # fmt: skip
 
 
-def _memory(made: Designed, question: Question) -> Memory:
-    total = topology.elements(made.found, len(question.outputs)) * made.found.batch * made.factor
-    weights = made.parameters * design.BYTES_PER_PARAMETER
-    factor = f" × {made.factor:.2f}" if made.factor != 1 else ""
-    method = f"feature-map elements × 8 bytes{factor} + parameters × {design.BYTES_PER_PARAMETER} bytes"
-    return Memory(bytes=int(total * BYTES_PER_ELEMENT) + weights, method=method)
+def _cascade(full: Configuration) -> Configuration:
+    """The full resolution once more, given what the low one predicts; its first convolution alone costs more."""
+    return full.model_copy(update={"previous": "3d_lowres"})
 
 
-def _explain_size(here: str, view: View, about: About, limits: Limits, found: Topology) -> None:
-    because, size = about.because, "×".join(map(str, view.shape))
+def _room(view: View, about: About) -> Room:
+    asked, dims = about.variant.architecture.name, len(view.shape)
+    outputs = about.question.outputs
+    weigh = weigh_of(asked, about.target, about.rules, _counted(about) if about.rules == "nnunet" else len(outputs))
+    limits = limits_of(about.target, dims, about.rules, asked)
+    if about.target.device == "cpu" and about.rules == "default":
+        fitted = (topology.fit(view.shape, view.spacing, weigh, one, view.voxels) for one in (limits, widened(limits)))
+        narrow, wide = fitted
+        limits = widened(limits) if wide.patch == narrow.patch else limits
+    channels = preprocess.inputs(about.normalise, about.question)
+    return Room(
+        view.shape, view.spacing, view.voxels, channels, len(outputs), limits, weigh, about.target,
+        recipe.optimiser(about.target, about.rules), binding=about.rules == "default",
+    )  # fmt: skip
+
+
+def _counted(about: About) -> int:
+    """Classes as nnU-Net counts them for its estimate: every entry of its label list, background and ignore too."""
+    question = about.question
+    named = len(question.regions) + 1 if question.regions else len(question.labels)
+    return named + (question.ignore is not None)
+
+
+def _explain_size(here: str, view: View, room: Room, made: Designed, because: dict[str, str]) -> None:
+    limits, found = room.limits, made.found
     because[f"{here}.patch"] = (
-        f"median image {size}; the largest patch of its proportions that keeps a step within "
+        f"median image {view.size}; the largest patch of its proportions that keeps a step within "
         f"{limits.elements / 1e6:.0f} M feature-map elements"
     )
-    plain = topology.fit(view.shape, view.spacing, len(about.question.outputs), limits, view.voxels)
+    plain = topology.fit(view.shape, view.spacing, room.weigh, limits, view.voxels)
     if (plain.patch, plain.batch) != (found.patch, found.batch):
         asked = f"{'×'.join(map(str, plain.patch))} by {plain.batch}"
         because[f"{here}.patch"] += f"; {asked} for the plain U-Net, changed for this network's memory or divisor"
-    because[f"{here}.batch"] = "what fits beside the patch, at most 5 % of the data set's voxels"
+    because[f"{here}.batch"] = f"what fits beside the patch, at most {limits.share:.0%} of the data set's voxels"
     because[f"{here}.network.features"] = f"{limits.base}, doubled per stage up to {limits.cap}"
     because[f"{here}.network.strides"] = f"axes are halved while they have {2 * topology.SMALLEST} voxels or more"
 
@@ -205,29 +265,21 @@ def _explain_network(here: str, about: About, made: Designed) -> None:
             f"; its branches have batch norm, which wants {design.LEAST_BATCH} samples or more, and the batch has "
             f"{made.found.batch}"
         )
+    if asked.architecture.name == "resenc" and about.target.device != "cpu":
+        about.because[f"{here}.network.architecture"] += f", sized as nnU-Net's preset {preset(about.target)}"
     if asked.inserts:
         about.because[f"{here}.network.inserts"] = "asked for"
-    if made.factor != 1:
-        about.because[f"{here}.memory"] = (
-            f"a training step keeps {made.factor:.2f} times what the plain U-Net of this topology keeps"
-        )
 
 
-def limits_of(target: Target, dims: int) -> Limits:
-    """What the target machine allows for networks of that many dimensions."""
-    if target.device == "cpu":
-        speed = CPU_ELEMENTS[dims] * min(8.0, max(0.5, (target.threads or 2) / 2))
-        ceiling = target.memory / 2 / BYTES_PER_ELEMENT
-        return Limits(min(speed, ceiling), 16, 256, {3: 2, 2: 4}[dims], ceiling)
-    return Limits(GPU_ELEMENTS[dims] * target.memory / (8 * GIGABYTE), 32, {3: 320, 2: 512}[dims], 2)
-
-
-def _target_reason(target: Target) -> str:
+def _target_reason(target: Target, rules: Rules) -> str:
     memory = f"{target.memory / GIGABYTE:.1f} GB"
+    if rules == "nnunet":
+        return f"{memory}: nnU-Net's rules, its limits scaled from 8 GB"
     if target.device == "cpu":
         return (
-            f"a CPU with {target.threads} threads and {memory} free: half of nnU-Net's width, and a batch that "
-            "trains at a few steps per second; plan again with --device cuda --memory 8GB for a GPU"
+            f"a CPU with {target.threads} threads and {memory} free, {target.minutes or CPU_MINUTES:g} minutes a fold: "
+            f"about {steps_aimed(target.minutes or CPU_MINUTES):,.0f} steps, as large as that leaves time for; "
+            "plan again with --budget 2h for more time, with --device cuda --memory 8GB for a GPU"
         )
     return f"{target.device} with {memory}: nnU-Net's rule, its limits scaled from 8 GB"
 
@@ -249,33 +301,6 @@ def _resample(here: str, fingerprint: Fingerprint, because: dict[str, str]) -> P
     return Part(name="spline")
 
 
-def _normalise(question: Question, facts: Sequence[CaseFacts], because: dict[str, str]) -> tuple[Part, ...]:
-    share = float(np.median([prod(f.cropped) / prod(f.shape) for f in facts]))
-    parts = []
-    for number, channel in enumerate(question.channels):
-        part, reason = _normaliser(number, channel, facts, share)
-        parts.append(part)
-        because[f"normalise.{number}"] = f"{channel.name} is {channel.kind}: {reason}"
-    return tuple(parts)
-
-
-def _normaliser(number: int, channel: Channel, facts: Sequence[CaseFacts], share: float) -> tuple[Part, str]:
-    if channel.kind == "ct":
-        known = [i for f in facts if f.foreground and (i := f.foreground[number]) is not None]
-        if known:
-            pooled = pool(known)
-            low, high = (float(np.interp(p, LEVELS, pooled.quantiles)) for p in (0.5, 99.5))
-            return (
-                Part(name="ct", options={"lower": low, "upper": high, "mean": pooled.mean, "sd": pooled.sd}),
-                f"clipped to {low:.0f}..{high:.0f} HU of the foreground",
-            )
-    if share < MASK_SHARE:
-        return Part(
-            name="zscore", options={"masked": True}
-        ), f"z-score of the non-zero voxels, as a median {1 - share:.0%} of an image is empty border"
-    return Part(name="zscore"), "z-score of each image"
-
-
 def _train(here: str, found: Topology, about: About) -> Train:
     facts = list(about.fingerprint.usable.values())
     asked = about.variant.loss
@@ -284,7 +309,7 @@ def _train(here: str, found: Topology, about: About) -> Train:
     weights = design.class_weights(loss, facts, about.question)
     if weights:
         about.because[f"{here}.train.class_weights"] = "by the frequency of the classes"
-    made = recipe.train(here, found.patch, about.target, about.fingerprint.flat, about.because)
+    made = recipe.train(here, found.patch, about.target, about.rules, about.fingerprint.flat, about.because)
     return made.model_copy(update={"loss": loss, "class_weights": weights})
 
 

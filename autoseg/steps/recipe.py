@@ -6,21 +6,30 @@ from collections.abc import Sequence
 
 from autoseg.records import Part, Target, Train
 from autoseg.steps import topology
+from autoseg.steps.limits import Rules
 
 GPU_STEPS = 100_000
+NNUNET_STEPS = 250_000
 
 
-def train(here: str, patch: Sequence[int], target: Target, flat: bool, because: dict[str, str]) -> Train:
+def optimiser(target: Target, rules: Rules) -> Part:
+    """AdamW for the few thousand steps of a CPU, else nnU-Net's SGD."""
+    return Part(name="adamw" if target.device == "cpu" and rules == "default" else "sgd")
+
+
+def train(here: str, patch: Sequence[int], target: Target, rules: Rules, flat: bool, because: dict[str, str]) -> Train:
     """The training of a configuration, nnU-Net's where the machine allows; its reasons go to `because`."""
-    cpu = target.device == "cpu"
+    chosen = optimiser(target, rules)
     because[f"{here}.train.optimiser"] = (
-        "AdamW gets further in the few thousand steps a CPU has time for" if cpu else "SGD as nnU-Net's"
+        "AdamW gets further in the few thousand steps a CPU has time for"
+        if chosen.name == "adamw"
+        else "SGD as nnU-Net's"
     )
     return Train(
         loss="dice+ce",
         augment=augmentations(patch, flat, here, because),
         steps=GPU_STEPS,
-        optimiser=Part(name="adamw" if cpu else "sgd"),
+        optimiser=chosen,
         schedule=Part(name="poly"),
         foreground=0.33,
     )

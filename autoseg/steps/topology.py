@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, prod
 
@@ -10,7 +10,8 @@ import numpy as np
 
 ANISOTROPY = 3.0
 SMALLEST = 4  # edge of the coarsest feature map
-BYTES_PER_ELEMENT = 8.0  # 8 GB at nnU-Net's 560 M feature-map elements and batch 2, rounded up
+BLOCKS = (1, 3, 4, 6)  # of the residual encoder per stage, the last for all that follow
+LOWER = 1.03
 
 
 @dataclass(frozen=True)
@@ -19,16 +20,18 @@ class Limits:
 
     Attributes:
         elements: feature-map elements of a training step (all samples of the batch).
-        ceiling: those that the memory holds, where `elements` are fewer for the sake of speed.
         base, cap: features of the first stage, and of the widest.
         least_batch: smallest batch size.
+        aimed_batch: batch size down to which the patch is kept as large as it is; then the patch shrinks.
+        share: of the data set's voxels, that one batch may cover.
     """
 
     elements: float
     base: int
     cap: int
     least_batch: int
-    ceiling: float = 0.0
+    aimed_batch: int = 0
+    share: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,9 @@ class Topology:
     kernels: tuple[tuple[int, ...], ...]
     features: tuple[int, ...]
     batch: int = 1
+
+
+Weigh = Callable[[Topology], float]  # feature-map elements of one sample
 
 
 def target_spacing(spacings: Sequence[Sequence[float]], shapes: Sequence[Sequence[int]]) -> tuple[float, ...]:
@@ -56,7 +62,7 @@ def target_spacing(spacings: Sequence[Sequence[float]], shapes: Sequence[Sequenc
         finer = float(np.percentile([s[worst] for s in spacings], 10))
         floor = float(median[others].max())
         median[worst] = finer if finer >= floor else floor + 1e-5
-    return tuple(round(float(value), 6) for value in median)
+    return tuple(float(value) for value in median)
 
 
 def slice_axes(spacing: Sequence[float]) -> tuple[int, int, int]:
@@ -66,19 +72,19 @@ def slice_axes(spacing: Sequence[float]) -> tuple[int, int, int]:
     return worst, first, second
 
 
-def first_patch(shape: Sequence[int], spacing: Sequence[float]) -> list[int]:
+def first_patch(shape: Sequence[float], spacing: Sequence[float]) -> list[float]:
     """A patch of equal physical edges with the volume of 256³ (2048² in 2D), cut to the median shape.
 
     Its last two axes have at least 4 voxels: norms need more than one.
     """
     edge = {2: 2048, 3: 256}[len(shape)]
-    aspect = 1 / np.asarray(spacing, float)
+    aspect = [1 / s for s in spacing]
     scale = (edge ** len(shape) / prod(aspect)) ** (1 / len(shape))
-    patch = [max(1, min(int(size), round(float(a * scale)))) for size, a in zip(shape, aspect, strict=True)]
+    patch = [max(1, min(size, round(a * scale))) for size, a in zip(shape, aspect, strict=True)]
     return [*patch[:-2], *(max(SMALLEST, size) for size in patch[-2:])]
 
 
-def stages(patch: Sequence[int], spacing: Sequence[float], limits: Limits) -> Topology:
+def stages(patch: Sequence[float], spacing: Sequence[float], limits: Limits) -> Topology:
     """Halves the axes that are long and fine enough until none is; pads the patch to what that needs."""
     size, now = list(patch), [float(s) for s in spacing]
     kernel = [1] * len(patch)
@@ -101,7 +107,7 @@ def stages(patch: Sequence[int], spacing: Sequence[float], limits: Limits) -> To
     return Topology(padded, tuple(strides), tuple(kernels), features)
 
 
-def _halved(size: Sequence[int], spacing: Sequence[float]) -> list[int]:
+def _halved(size: Sequence[float], spacing: Sequence[float]) -> list[int]:
     long = [axis for axis, s in enumerate(size) if s >= 2 * SMALLEST]
     if not long:
         return []
@@ -112,48 +118,86 @@ def _halved(size: Sequence[int], spacing: Sequence[float]) -> list[int]:
     return fine
 
 
-def elements(topology: Topology, classes: int, convs: tuple[int, int] = (2, 2)) -> float:
-    """Feature-map elements of one sample: outputs of all convolutions, of the upsampling and of the finest head."""
-    size = np.array(topology.patch, float)
-    volumes = []
+def elements(topology: Topology, classes: int) -> float:
+    """Feature-map elements of one sample of the plain U-Net: outputs of all convolutions and of the finest head."""
+    volumes = _volumes(topology)
+    encoder = sum(2 * f * v for f, v in zip(topology.features, volumes, strict=True))
+    return encoder + _decoder(topology, volumes, convs=2) + classes * volumes[0]
+
+
+def residual_elements(topology: Topology, classes: int) -> float:
+    """As `elements`, of nnU-Net's residual encoder U-Net: 1, 3, 4, 6, 6 … blocks of two convolutions, and a stem."""
+    volumes = _volumes(topology)
+    stem = topology.features[0] * volumes[0]
+    depths = [BLOCKS[min(stage, len(BLOCKS) - 1)] for stage in range(len(volumes))]
+    skips = [int(stage > 0) for stage in range(len(volumes))]
+    stages = zip(depths, skips, topology.features, volumes, strict=True)
+    encoder = sum((2 * depth + skip) * f * v for depth, skip, f, v in stages)
+    return stem + encoder + _decoder(topology, volumes, convs=1) + classes * volumes[0]
+
+
+def _volumes(topology: Topology) -> list[float]:
+    size, volumes = topology.patch, []
     for stride in topology.strides:
-        size = np.ceil(size / stride)
-        volumes.append(float(size.prod()))
-    encoder = sum(convs[0] * f * v for f, v in zip(topology.features, volumes, strict=True))
-    decoder = sum((convs[1] + 1) * f * v for f, v in zip(topology.features[:-1], volumes[:-1], strict=True))
-    return encoder + decoder + classes * volumes[0]
+        size = tuple(-(-edge // s) for edge, s in zip(size, stride, strict=True))
+        volumes.append(float(prod(size)))
+    return volumes
+
+
+def _decoder(topology: Topology, volumes: Sequence[float], convs: int) -> float:
+    return sum((convs + 1) * f * v for f, v in zip(topology.features[:-1], volumes[:-1], strict=True))
 
 
 def fit(
-    shape: Sequence[int], spacing: Sequence[float], classes: int, limits: Limits, dataset_voxels: float
+    shape: Sequence[float], spacing: Sequence[float], weigh: Weigh, limits: Limits, dataset_voxels: float
 ) -> Topology:
     """The largest patch, then the largest batch, that stay within the limits.
 
-    The patch is reduced along the axis where it is largest against the median shape until the least batch
-    fits; the batch is then what fits, at most 5 % of the data set's voxels.
+    The patch is reduced along the axis where it is largest against the median shape until the aimed batch
+    fits; the batch is then what fits, at most a share of the data set's voxels.
+
+    Args:
+        weigh: feature-map elements of one sample.
     """
-    patch = first_patch(shape, spacing)
-    topology = stages(patch, spacing, limits)
-    while elements(topology, classes) * limits.least_batch > limits.elements:
-        smaller = _reduced(topology, shape, spacing, limits)
+    topology = stages(first_patch(shape, spacing), spacing, limits)
+    while weigh(topology) * (limits.aimed_batch or limits.least_batch) > limits.elements:
+        smaller = reduced(topology, shape, spacing, limits)
         if smaller is None:
             break
         topology = smaller
-    fitting = round(limits.elements / elements(topology, classes))
-    share = round(dataset_voxels * 0.05 / prod(topology.patch))
+    fitting = round(limits.elements / weigh(topology))
+    share = round(dataset_voxels * limits.share / prod(topology.patch))
     return replace(topology, batch=max(limits.least_batch, min(fitting, share)))
 
 
-def _reduced(topology: Topology, shape: Sequence[int], spacing: Sequence[float], limits: Limits) -> Topology | None:
-    """The patch less one divisor along its relatively longest axis; None when no axis can shrink."""
-    divisor = [prod(stride[axis] for stride in topology.strides) for axis in range(len(shape))]
+def reduced(topology: Topology, shape: Sequence[float], spacing: Sequence[float], limits: Limits) -> Topology | None:
+    """The patch less one step along the axis where it is largest against the shape; None when no axis can shrink.
+
+    The step is what the axis is divided by after it has shrunk, so that no size is left out.
+    """
+    divisor = _divisor(topology)
     ratio = [p / s for p, s in zip(topology.patch, shape, strict=True)]
     for axis in sorted(range(len(shape)), key=lambda a: (-ratio[a], -a)):
-        patch = list(topology.patch)
-        step = max(divisor[axis] // 2, 1) if patch[axis] <= divisor[axis] else divisor[axis]
-        patch[axis] -= step
+        patch: list[float] = list(topology.patch)
+        patch[axis] = max(1, patch[axis] - divisor[axis])
+        step = _divisor(stages(patch, spacing, limits))[axis]
+        patch[axis] = topology.patch[axis] - step
         if patch[axis] >= SMALLEST:
             made = stages(patch, spacing, limits)
             if prod(made.patch) < prod(topology.patch):
                 return made
     return None
+
+
+def _divisor(topology: Topology) -> list[int]:
+    return [prod(stride[axis] for stride in topology.strides) for axis in range(len(topology.patch))]
+
+
+def coarser(spacing: Sequence[float]) -> tuple[float, ...]:
+    """The spacing of the next try for a configuration of low resolution.
+
+    3 % coarser along the axes that are more than twice as fine as the coarsest, along all where none is.
+    """
+    worst = max(spacing)
+    fine = [worst / s > 2 for s in spacing]
+    return tuple(s * LOWER if f or not any(fine) else s for s, f in zip(spacing, fine, strict=True))

@@ -22,6 +22,7 @@ from autoseg.steps.device import Precision, autocast, keep_memory
 
 CLIP = 12.0  # largest norm of the gradient
 PATIENCE = 20  # steps in a row whose loss may be NaN
+PROBED = 8.0  # seconds of steps, after which the speed is known well enough
 CHECKED = 4  # validation batches that the pseudo-Dice looks at
 
 
@@ -194,19 +195,34 @@ def _overlaps(prediction: Tensor, labels: Tensor, members: Tensor) -> Tensor:
     return torch.stack([(a & b).sum(0), a.sum(0) + b.sum(0)])
 
 
-def seconds_per_step(
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of a training step, and the share of them in which the processor was at work for all of our threads."""
+
+    seconds: float
+    share: float
+
+
+def speed_of(
     configuration: Configuration,
     question: Question,
     device: torch.device,
     precision: Precision,
     steps: int = 5,
-) -> float:
-    """Seconds of a training step on random images, after two to warm up: the fastest, as other work only slows."""
+) -> Speed:
+    """Of a training step on random images, after one or two to warm up: the fastest, as other work only slows.
+
+    Slow steps are fewer: after PROBED seconds no further one is begun.
+    """
     learner = build(configuration, question, 0, device, precision)
     channels = preprocess.inputs(configuration.normalise, question, configuration.previous)
     images = torch.randn(configuration.batch, channels, *configuration.patch, device=device)
     labels = torch.randint(0, len(question.classes), (configuration.batch, *configuration.patch), device=device)
-    return min([_timed(learner, images, labels.to(torch.uint8)) for _ in range(steps + 2)][2:])
+    found: list[Speed] = []
+    began = time.perf_counter()
+    while len(found) < 2 or (len(found) < steps + 2 and time.perf_counter() - began < PROBED):
+        found.append(_timed(learner, images, labels.to(torch.uint8)))
+    return min(found[min(2, len(found) - 1) :], key=lambda one: one.seconds)
 
 
 def measure_speed(learner: Learner, batches: Batches, steps: int) -> float:
@@ -219,10 +235,11 @@ def measure_speed(learner: Learner, batches: Batches, steps: int) -> float:
     return sorted(times[2:])[len(times[2:]) // 2]
 
 
-def _timed(learner: Learner, images: Tensor, labels: Tensor) -> float:
-    began = time.perf_counter()
+def _timed(learner: Learner, images: Tensor, labels: Tensor) -> Speed:
+    began, worked = time.perf_counter(), time.process_time()
     learn(learner, images, labels)
-    return time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    return Speed(seconds, (time.process_time() - worked) / (seconds * torch.get_num_threads()))
 
 
 def as_log(progress: Progress, foreground: Sequence[str]) -> dict[str, Any]:

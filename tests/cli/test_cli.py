@@ -127,7 +127,8 @@ def test_a_damaged_plan_is_named(balls_2d: Path) -> None:
 def test_another_machine_can_be_planned_for(balls_3d: Path) -> None:
     told = run("plan", "Task01", "--device", "cuda", "--memory", "8GB", "--as", "gpu", "--json", home=balls_3d)
     plan = json.loads(told.stdout)
-    assert plan["target"] == {"device": "cuda", "memory": 8 * 10**9, "threads": None}
+    target = {"device": "cuda", "memory": 8 * 10**9, "threads": None, "minutes": None, "rates": {}}
+    assert plan["target"] == target
     assert plan["configurations"]["3d"]["train"]["steps"] == 100_000
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import pytest
 
 from autoseg.errors import BadData, BadUsage
 from autoseg.parts import AUGMENTATIONS, NORMALISERS, RESAMPLERS
 from autoseg.records import CaseFacts, Channel, Fault, Fingerprint, Intensity, Plan, Question, Target, parse
 from autoseg.steps.plan import configuration_of, hours, make, schedule_for, steps_in
+from autoseg.steps.preprocess import inputs
 
 CPU = Target(device="cpu", memory=16 * 10**9, threads=2)
 CUDA = Target(device="cuda", memory=8 * 10**9)
@@ -40,12 +43,39 @@ def test_a_gpu_of_8_gb_gets_nnunets_plan() -> None:
     assert schedule_for(made, {}).configurations["3d"].train.steps == 100_000
 
 
-def test_a_cpu_gets_a_narrower_network_and_the_steps_of_an_hour() -> None:
+def test_a_cpu_gets_the_steps_of_an_hour_or_of_the_budget() -> None:
     made = schedule_for(plan(fingerprint()), {"2d": 0.25, "3d": 0.2})
     three = made.configurations["3d"]
-    assert (three.patch, three.batch, three.network.features) == ((40, 56, 40), 2, (16, 32, 64, 128))
+    assert (three.patch, three.batch, three.network.features) == ((40, 56, 40), 2, (32, 64, 128, 256))
     assert three.train.steps == 18_000 and hours(made, "3d") == pytest.approx(1)
     assert "CPU" in made.because["target"] and "0.200 s per step" in made.because["configurations.3d.train.steps"]
+    brief = CPU.model_copy(update={"minutes": 15.0})
+    made = schedule_for(plan(fingerprint(), brief), {"3d": 0.25})
+    assert made.configurations["3d"].train.steps == 3600 and "15 minutes" in made.because["target"]
+
+
+@pytest.mark.parametrize("shape", [(36, 50, 35), (300, 512, 512), (1, 400, 400)])
+def test_more_time_and_a_faster_machine_are_spent_on_larger_steps(shape: tuple[int, ...]) -> None:
+    found, sizes = fingerprint(shape, count=60), []
+    for minutes, rate in ((15, 1.0), (60, 1.0), (240, 1.0), (240, 4.0)):
+        rates = {"2": 168e6 * rate, "3": 88e6 * rate}
+        target = CPU.model_copy(update={"minutes": float(minutes), "rates": rates})
+        one = plan(found, target).configurations["2d" if shape[0] == 1 else "3d"]
+        sizes.append(prod(one.patch) * one.batch * one.network.features[0])
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
+
+
+def test_a_large_volume_gets_a_low_resolution_and_a_cascade() -> None:
+    made = plan(fingerprint((300, 512, 512), count=60), CUDA)
+    assert list(made.configurations) == ["2d", "3d", "3d_lowres", "3d_cascade"]
+    full, low, cascade = (made.configurations[title] for title in ("3d", "3d_lowres", "3d_cascade"))
+    seen = [n * s / t for n, s, t in zip((300, 512, 512), full.spacing, low.spacing, strict=True)]
+    assert prod(low.patch) / prod(seen) >= 0.25 > prod(full.patch) / (300 * 512 * 512)
+    assert cascade.previous == "3d_lowres" and cascade.patch == full.patch
+    assert inputs(cascade.normalise, made.question, cascade.previous) == 1 + 2
+    assert inputs(full.normalise, made.question, full.previous) == 1
+    assert "covers" in made.because["configurations.3d_lowres"]
+    assert list(plan(fingerprint(), CUDA).configurations) == ["2d", "3d"]
 
 
 def test_flat_tasks_have_no_3d_and_say_what_there_is() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -9,10 +11,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.steps.topology import Limits, elements, first_patch, fit, slice_axes, stages, target_spacing
+from autoseg.steps.topology import (
+    Limits,
+    Topology,
+    coarser,
+    elements,
+    first_patch,
+    fit,
+    reduced,
+    residual_elements,
+    slice_axes,
+    stages,
+    target_spacing,
+)
 
 VOLUMES = Limits(2 * 560e6, 32, 320, 2)
 SLICES = Limits(12 * 85e6, 32, 512, 2)
+
+
+def three(topology: Topology) -> float:
+    """Elements with three classes."""
+    return elements(topology, 3)
 
 
 @pytest.mark.parametrize(
@@ -33,13 +52,52 @@ SLICES = Limits(12 * 85e6, 32, 512, 2)
 )
 def test_the_plans_are_nnunets(shape, spacing, cases, classes, patch, batch, depth) -> None:
     limits = VOLUMES if len(shape) == 3 else SLICES
-    found = fit(shape, spacing, classes, limits, cases * float(prod(shape)))
+    found = fit(shape, spacing, partial(elements, classes=classes), limits, cases * float(prod(shape)))
     assert (found.patch, found.batch, len(found.strides)) == (patch, batch, depth)
 
 
 def test_elements_of_the_reference_networks() -> None:
     assert elements(stages((128,) * 3, (1, 1, 1), VOLUMES), 3) == pytest.approx(453e6, rel=0.01)
     assert elements(stages((512, 512), (1, 1), SLICES), 2) == pytest.approx(82.9e6, rel=0.01)
+    assert residual_elements(stages((128,) * 3, (1, 1, 1), VOLUMES), 3) == pytest.approx(557e6, rel=0.001)
+    assert residual_elements(stages((512, 512), (1, 1), SLICES), 3) == pytest.approx(129.7e6, rel=0.001)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.floats(4, 700), min_size=2, max_size=3),
+    st.lists(st.floats(0.2, 12), min_size=3, max_size=3),
+)
+def test_reducing_shrinks_the_patch_to_a_small_one(shape: list[float], spacing: list[float]) -> None:
+    limits = VOLUMES if len(shape) == 3 else SLICES
+    near = spacing[: len(shape)]
+    found = stages(first_patch(shape, near), near, limits)
+    while (smaller := reduced(found, shape, near, limits)) is not None:
+        assert prod(smaller.patch) < prod(found.patch) and min(smaller.patch) >= 1
+        found = smaller
+    assert prod(found.patch) < 16 ** len(shape)
+
+
+def test_a_batch_covers_no_more_than_its_share() -> None:
+    shape = (64, 64, 64)
+    found = fit(shape, (1, 1, 1), three, Limits(1e12, 32, 320, 2, share=0.05), 100 * float(prod(shape)))
+    assert found.batch == 5
+    assert fit(shape, (1, 1, 1), three, Limits(1e12, 32, 320, 2, share=1.0), 100 * float(prod(shape))).batch == 100
+
+
+def test_the_aimed_batch_shrinks_the_patch_not_the_batch() -> None:
+    wide = Limits(12 * 20e6, 32, 512, 2)
+    aimed = fit((512, 512), (1, 1), three, replace(wide, aimed_batch=12), 1e12)
+    greedy = fit((512, 512), (1, 1), three, wide, 1e12)
+    assert prod(aimed.patch) < prod(greedy.patch) and aimed.batch >= 12 > greedy.batch
+
+
+def test_a_coarser_spacing_first_evens_out_the_axes() -> None:
+    spacing = (5.0, 1.0, 1.0)
+    while spacing[0] / spacing[1] > 2:
+        finer, spacing = spacing, coarser(spacing)
+        assert spacing[0] == finer[0] and spacing[1] == pytest.approx(1.03 * finer[1])
+    assert coarser(spacing)[0] == pytest.approx(1.03 * spacing[0])
 
 
 @settings(deadline=None, max_examples=60)
@@ -49,7 +107,8 @@ def test_elements_of_the_reference_networks() -> None:
     st.integers(2, 105),
 )
 def test_every_topology_can_be_built(shape: list[int], spacing: list[float], classes: int) -> None:
-    found = fit(shape, spacing[: len(shape)], classes, VOLUMES if len(shape) == 3 else SLICES, 1e12)
+    weigh = partial(elements, classes=classes)
+    found = fit(shape, spacing[: len(shape)], weigh, VOLUMES if len(shape) == 3 else SLICES, 1e12)
     divisor = [prod(stride[axis] for stride in found.strides) for axis in range(len(shape))]
     assert all(p % d == 0 for p, d in zip(found.patch, divisor, strict=True))
     assert prod(p // d for p, d in zip(found.patch, divisor, strict=True)) > 1  # a norm needs more than one voxel
@@ -62,7 +121,7 @@ def test_a_smaller_machine_gets_a_smaller_step() -> None:
     steps = []
     for share in (1, 1 / 2, 1 / 8, 1 / 64):
         limits = Limits(VOLUMES.elements * share, 32, 320, 2)
-        found = fit(shape, spacing, 3, limits, 1e12)
+        found = fit(shape, spacing, three, limits, 1e12)
         steps.append(elements(found, 3) * found.batch)
         # rounding the batch may exceed the limit by half a sample
         assert steps[-1] <= limits.elements + elements(found, 3) / 2
