@@ -76,7 +76,11 @@ def _faults(kind: type[Record], problems: ValidationError) -> str:
     for problem in problems.errors(include_url=False):
         path = ".".join(str(p) for p in problem["loc"]) or "the file"
         hint = nearest(str(problem["loc"][-1]), _names(kind)) if problem["type"] == "extra_forbidden" else ""
-        message = "is not a known field" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
+        message = (
+            "is not a known field"
+            if problem["type"] == "extra_forbidden"
+            else problem["msg"].removeprefix("Value error, ")
+        )
         lines.append(f"{path}: {message}{hint}")
     return "; ".join(lines[:8]) + (f"; and {len(lines) - 8} more" if len(lines) > 8 else "")
 

@@ -19,19 +19,10 @@ from autoseg.records import (
     Target,
     Train,
 )
-from autoseg.steps import design, preprocess, recipe, topology
+from autoseg.steps import design, preprocess, reasons, recipe, topology
 from autoseg.steps import normalise as normalising
-from autoseg.steps.design import Designed, Room, Unsuited, Variant
-from autoseg.steps.limits import (
-    CPU_MINUTES,
-    GIGABYTE,
-    Rules,
-    limits_of,
-    preset,
-    steps_aimed,
-    weigh_of,
-    widened,
-)
+from autoseg.steps.design import Room, Unsuited, Variant
+from autoseg.steps.limits import CPU_MINUTES, Rules, limits_of, weigh_of, widened
 from autoseg.steps.topology import Topology
 
 SAME_RESOLUTION = 1.5  # rasters whose resolutions differ less are left as they are
@@ -89,7 +80,7 @@ def make(
     facts = list(fingerprint.usable.values())
     if not facts:
         raise BadData("no case can be used", where=task, remedy=f"see autoseg check {task}")
-    because: dict[str, str] = {"target": _target_reason(target, rules)}
+    because: dict[str, str] = {"target": reasons.target(target, rules)}
     if fingerprint.flat:
         views = {"2d": _in_plane(_view(facts, (0, 1, 2)))}
     else:
@@ -200,9 +191,9 @@ def _configurations(views: Mapping[str, View], about: About) -> dict[str, Config
 def _configuration(title: str, view: View, about: About) -> Configuration:
     room, here = _room(view, about), f"configurations.{title}"
     made = design.design(about.variant, room)
-    _explain_spacing(here, view, about.because)
-    _explain_size(here, view, room, made, about.because)
-    _explain_network(here, about, made)
+    reasons.spacing(here, view, about.because)
+    reasons.size(here, view, room, made, about.because)
+    reasons.network(here, about.variant, about.target, made, about.because)
     return Configuration(
         spacing=tuple(round(s, 6) for s in view.spacing), axes=view.axes, patch=made.found.patch,
         batch=made.found.batch, normalise=about.normalise,
@@ -237,57 +228,6 @@ def _counted(about: About) -> int:
     question = about.question
     named = len(question.regions) + 1 if question.regions else len(question.labels)
     return named + (question.ignore is not None)
-
-
-def _explain_size(here: str, view: View, room: Room, made: Designed, because: dict[str, str]) -> None:
-    limits, found = room.limits, made.found
-    because[f"{here}.patch"] = (
-        f"median image {view.size}; the largest patch of its proportions that keeps a step within "
-        f"{limits.elements / 1e6:.0f} M feature-map elements"
-    )
-    plain = topology.fit(view.shape, view.spacing, room.weigh, limits, view.voxels)
-    if (plain.patch, plain.batch) != (found.patch, found.batch):
-        asked = f"{'×'.join(map(str, plain.patch))} by {plain.batch}"
-        because[f"{here}.patch"] += f"; {asked} for the plain U-Net, changed for this network's memory or divisor"
-    because[f"{here}.batch"] = f"what fits beside the patch, at most {limits.share:.0%} of the data set's voxels"
-    because[f"{here}.network.features"] = f"{limits.base}, doubled per stage up to {limits.cap}"
-    because[f"{here}.network.strides"] = f"axes are halved while they have {2 * topology.SMALLEST} voxels or more"
-
-
-def _explain_network(here: str, about: About, made: Designed) -> None:
-    asked = about.variant
-    if asked.architecture != design.PLAIN:
-        about.because[f"{here}.network.architecture"] = "asked for"
-    if asked.block is not None:
-        about.because[f"{here}.network.block"] = "asked for"
-    if asked.block and asked.block.name == "repvgg" and made.found.batch < design.LEAST_BATCH:
-        about.because[f"{here}.network.block"] += (
-            f"; its branches have batch norm, which wants {design.LEAST_BATCH} samples or more, and the batch has "
-            f"{made.found.batch}"
-        )
-    if asked.architecture.name == "resenc" and about.target.device != "cpu":
-        about.because[f"{here}.network.architecture"] += f", sized as nnU-Net's preset {preset(about.target)}"
-    if asked.inserts:
-        about.because[f"{here}.network.inserts"] = "asked for"
-
-
-def _target_reason(target: Target, rules: Rules) -> str:
-    memory = f"{target.memory / GIGABYTE:.1f} GB"
-    if rules == "nnunet":
-        return f"{memory}: nnU-Net's rules, its limits scaled from 8 GB"
-    if target.device == "cpu":
-        return (
-            f"a CPU with {target.threads} threads and {memory} free, {target.minutes or CPU_MINUTES:g} minutes a fold: "
-            f"about {steps_aimed(target.minutes or CPU_MINUTES):,.0f} steps, as large as that leaves time for; "
-            "plan again with --budget 2h for more time, with --device cuda --memory 8GB for a GPU"
-        )
-    return f"{target.device} with {memory}: nnU-Net's rule, its limits scaled from 8 GB"
-
-
-def _explain_spacing(here: str, view: View, because: dict[str, str]) -> None:
-    because[f"{here}.spacing"] = "median of the cases; a much coarser, shorter axis takes its 10th percentile"
-    if view.axes != (0, 1, 2):
-        because[f"{here}.axes"] = "slices are cut across the axis of the largest spacing"
 
 
 def _resample(here: str, fingerprint: Fingerprint, because: dict[str, str]) -> Part:
