@@ -227,7 +227,7 @@ def prepare(
             where=str(home.task_folder(plan.task)),
             remedy=f"plan again: autoseg plan {plan.task}",
         )
-    key = preprocess.key(configuration)
+    key = preprocess.key(configuration, measured.usable.values())
     folder = home.preprocessed(plan.task, key)
     job = partial(
         _prepare,

@@ -14,7 +14,7 @@ from autoseg.arrays.boxes import Box, crop, nonzero_box, uncrop
 from autoseg.arrays.resample import coarse_axis, resample_label
 from autoseg.image import Case, Image, as_volume, volume_spacing
 from autoseg.parts import NORMALISERS, RESAMPLERS
-from autoseg.records import Configuration, Part, Question
+from autoseg.records import CaseFacts, Configuration, Part, Question
 from autoseg.steps import cases
 
 POINTS = 10_000  # foreground voxels kept per class and case
@@ -38,10 +38,16 @@ class Geometry:
     dims: int
 
 
-def key(configuration: Configuration) -> str:
-    """Names a way of preprocessing: configurations with the same key share their arrays."""
+def key(configuration: Configuration, facts: Iterable[CaseFacts] = ()) -> str:
+    """Names a way of preprocessing: configurations with the same key share their arrays.
+
+    Slices are never resampled across: `2d` has the arrays of `3d` where all cases have one distance between slices.
+    """
     said = configuration.model_dump(mode="json", include={"spacing", "axes", "normalise", "resample"})
-    return hashlib.sha256(json.dumps([said, configuration.dims, POINTS]).encode()).hexdigest()[:12]
+    dims, distances = configuration.dims, {round(fact.spacing[configuration.axes[0]], 6) for fact in facts}
+    if dims == 2 and len(distances) == 1:
+        said["spacing"], dims = [*distances, *said["spacing"]], 3
+    return hashlib.sha256(json.dumps([said, dims, POINTS]).encode()).hexdigest()[:12]
 
 
 def channels(normalise: Sequence[Part]) -> int:

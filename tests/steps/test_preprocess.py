@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autoseg.image import IGNORE, Case, Image
-from autoseg.records import Channel, Configuration, Memory, Network, Part, Question, Train, amend
+from autoseg.records import CaseFacts, Channel, Configuration, Memory, Network, Part, Question, Train, amend
 from autoseg.steps.preprocess import foreground_points, inputs, key, prepare, prepare_image, prepare_label, restore
 
 QUESTION = Question(
@@ -141,6 +141,21 @@ def test_points_lie_in_their_class_and_are_capped() -> None:
     assert set(points) == {1, 2}
     for index, at in points.items():
         assert (label[tuple(at.T)] == index).all() and len(at) == min(10_000, (label == index).sum())
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1)])
+@pytest.mark.parametrize("distance", [1.0, 7.5])
+def test_one_distance_between_slices_makes_2d_and_3d_the_same_arrays(axes, distance) -> None:
+    image, label = blobs()
+    spacing = tuple(distance if axis == axes[0] else 1.3 for axis in range(3))
+    case = Case("x", Image(image[None], spacing), label)
+    flat, solid = configuration(2, axes=axes), configuration(3, (distance, 1.0, 1.0), axes)
+    for one, other in zip(prepare(case, flat, QUESTION)[:2], prepare(case, solid, QUESTION)[:2], strict=True):
+        assert np.array_equal(one, other)
+    facts = CaseFacts(sha256="", spacing=spacing)
+    assert key(flat, [facts] * 3) == key(solid, [facts] * 3) == key(solid)
+    wider = facts.model_copy(update={"spacing": tuple(2 * s for s in spacing)})
+    assert key(flat, [facts, wider]) == key(flat) != key(solid)
 
 
 def test_the_key_follows_what_changes_the_arrays_and_nothing_else() -> None:
