@@ -26,6 +26,7 @@ from autoseg.steps.limits import CPU_MINUTES, Rules, limits_of, weigh_of, widene
 from autoseg.steps.topology import Topology
 
 SAME_RESOLUTION = 1.5  # rasters whose resolutions differ less are left as they are
+MOST_AIMED = 0.9  # share of the patches that are aimed at labelled voxels where few are
 LOWRES_SHARE = 0.25  # of the median image that a patch covers; below it there is a configuration of low resolution
 LOWRES_GAIN = 2.0  # voxels that it must have fewer
 
@@ -250,7 +251,15 @@ def _train(here: str, found: Topology, about: About) -> Train:
     if weights:
         about.because[f"{here}.train.class_weights"] = "by the frequency of the classes"
     made = recipe.train(here, found.patch, about.target, about.rules, about.fingerprint.flat, about.because)
-    return made.model_copy(update={"loss": loss, "class_weights": weights})
+    known = [f for f in facts if f.voxels]
+    labelled = sum(sum(f.voxels.values()) for f in known) / sum(prod(f.cropped) for f in known) if known else 1.0
+    aimed = made.foreground
+    if labelled < preprocess.SPARSE:
+        aimed = round(min(MOST_AIMED, 1 - labelled), 2)
+        about.because[f"{here}.train.foreground"] = (
+            f"{labelled:.1%} of the voxels are labelled: most patches are aimed at them"
+        )
+    return made.model_copy(update={"loss": loss, "class_weights": weights, "foreground": aimed})
 
 
 def hours(plan: Plan, title: str) -> float | None:

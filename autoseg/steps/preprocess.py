@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from autoseg.arrays.boxes import Box, crop, nonzero_box, uncrop
 from autoseg.arrays.resample import coarse_axis, resample_label
-from autoseg.image import Case, Image, as_volume, volume_spacing
+from autoseg.image import IGNORE, Case, Image, as_volume, volume_spacing
 from autoseg.parts import NORMALISERS, RESAMPLERS
 from autoseg.records import CaseFacts, Configuration, Part, Question
 from autoseg.steps import cases
 
 POINTS = 10_000  # foreground voxels kept per class and case
+SPARSE = 0.5  # share of labelled voxels, below which a case counts as sparsely annotated
 ANISOTROPY = 3.0  # from this ratio of spacings on, the coarse axis is resampled by nearest neighbour
 
 
@@ -47,7 +48,7 @@ def key(configuration: Configuration, facts: Iterable[CaseFacts] = ()) -> str:
     dims, distances = configuration.dims, {round(fact.spacing[configuration.axes[0]], 6) for fact in facts}
     if dims == 2 and len(distances) == 1:
         said["spacing"], dims = [*distances, *said["spacing"]], 3
-    return hashlib.sha256(json.dumps([said, dims, POINTS]).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps([said, dims, POINTS, SPARSE]).encode()).hexdigest()[:12]
 
 
 def channels(normalise: Sequence[Part]) -> int:
@@ -104,7 +105,8 @@ def prepare(
     assert case.label is not None
     image, geometry = prepare_image(case.image, configuration, question)
     label = prepare_label(case.label, case.image, geometry, image.shape[1:], question)
-    return image, label, foreground_points(label, range(question.background, len(question.classes)))
+    sparse = (label != IGNORE).mean() < SPARSE  # there patches are drawn around what is labelled, background too
+    return image, label, foreground_points(label, range(0 if sparse else question.background, len(question.classes)))
 
 
 def foreground_points(label: NDArray[np.uint8], classes: Iterable[int]) -> dict[int, NDArray[np.int32]]:

@@ -140,6 +140,23 @@ def test_a_plan_names_no_case() -> None:
     assert "jane" not in plan(named).model_dump_json()
 
 
+def test_sparse_annotation_aims_most_patches_at_what_is_labelled() -> None:
+    found = fingerprint(count=4)
+    voxels = prod((36, 50, 35))
+
+    def labelled(share: float) -> Plan:
+        some = {"background": round(voxels * share * 0.9), "a": round(voxels * share * 0.1), "b": 0}
+        return plan(found.model_copy(update={
+            "cases": {id: facts.model_copy(update={"voxels": some}) for id, facts in found.cases.items()}
+        }))  # fmt: skip
+
+    assert labelled(1.0).configurations["3d"].train.foreground == 0.33
+    assert plan(found).configurations["3d"].train.foreground == 0.33  # nothing known
+    assert labelled(0.3).configurations["3d"].train.foreground == 0.7
+    assert labelled(0.001).configurations["3d"].train.foreground == 0.9
+    assert "0.1% of the voxels are labelled" in labelled(0.001).because["configurations.3d.train.foreground"]
+
+
 def test_unusable_cases_are_left_out_and_none_is_an_error() -> None:
     fault = Fault(case="0", fault="unreadable", detail="x", fatal=True)
     with pytest.raises(BadData, match="no case can be used"):

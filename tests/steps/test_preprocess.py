@@ -63,6 +63,17 @@ def test_regions_are_prepared_by_their_plain_values() -> None:
     assert set(points) == {1, 2}
 
 
+def test_a_sparsely_annotated_case_has_points_in_its_background() -> None:
+    image, label = blobs()
+    few = np.full(label.shape, 255, np.uint8)
+    few[8:10] = label[8:10]
+    asked = Question(**(dict(QUESTION) | {"ignore": 255}))
+    case = Image(image[None], (1.0, 1.0, 1.0))
+    _, stored, points = prepare(Case("x", case, few), configuration(), asked)
+    assert set(points) == {0, 1, 2} and set(prepare(Case("x", case, label), configuration(), asked)[2]) == {1, 2}
+    assert all((stored[tuple(at.T)] == index).all() for index, at in points.items())
+
+
 def test_in_2d_slices_are_never_resampled() -> None:
     image, _ = blobs()
     array, _ = prepare_image(Image(image[None], (5.0, 2.0, 2.0)), configuration(2), QUESTION)
