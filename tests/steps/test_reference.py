@@ -38,4 +38,12 @@ def test_nnunets_rules_give_nnunets_plan(task: str) -> None:
 @each
 def test_the_planner_still_gives_the_reference_plan(task: str) -> None:
     stored = parse(Plan, (REFERENCE / f"{task}.json").read_text(encoding="utf-8"), task)
-    assert decathlon.plan(task) == stored
+    made = decathlon.plan(task)
+    assert without_memory(made) == without_memory(stored)
+    for title, one in made.configurations.items():  # what torch takes may change a little with its version
+        assert one.memory.bytes == pytest.approx(stored.configurations[title].memory.bytes, rel=0.1)
+
+
+def without_memory(plan: Plan) -> Plan:
+    free = {t: one.model_copy(update={"memory": None}) for t, one in plan.configurations.items()}
+    return plan.model_copy(update={"configurations": free})
