@@ -30,7 +30,8 @@ def teller(home: Path) -> Say:
 def test_volumes_from_check_to_scores(balls_3d: Path) -> None:
     say = teller(balls_3d)
     assert "10 cases: 0 cannot be used" in say("check", "Task01").stdout
-    planned = say("plan", "Task01", "--set", "configurations.3d.batch=3")
+    planned = say("plan", "Task01", "--preprocess", "--set", "configurations.3d.batch=3")
+    assert len({*(balls_3d / "work").rglob("ball_*.image.b2nd")}) == 10  # one distance of slices: 2d has 3d's arrays
     assert "configurations.3d.batch" in planned.stdout and "set by hand" in planned.stdout
     assert json.loads((balls_3d / "plans" / "Task01_Balls.json").read_text())["configurations"]["3d"]["batch"] == 3
     trained = say("train", "3d", "0", "--steps", "30", "--json")

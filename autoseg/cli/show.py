@@ -28,15 +28,15 @@ def faults(task: str, fingerprint: Fingerprint) -> None:
     click.echo(f"{len(fingerprint.cases)} cases: {bad} cannot be used, {remarks} remarks")
 
 
-def plan(plan: Plan, file: Path) -> None:
-    """A column per configuration, then the reasons."""
+def plan(plan: Plan, file: Path, folds: int) -> None:
+    """A column per configuration, then the reasons, and what to do next."""
     titles = list(plan.configurations)
     columns = [_described(plan, title) for title in titles]
     rows = [(field, *(column[field] for column in columns)) for field in columns[0]]
     table(f"{plan.task}: plan {plan.name}", ["", *titles], rows)
     table("why", ["decision", "reason"], list(plan.because.items()))
     first = "3d" if "3d" in titles else titles[0]
-    click.echo(f"{file} · train with: autoseg train {first} 0")
+    click.echo(f"{file} · train with: autoseg train {first} {0 if folds > 1 else 'all'}")
 
 
 def explained(found: Sequence[Explanation]) -> None:

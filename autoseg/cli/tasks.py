@@ -18,6 +18,7 @@ from autoseg.cli.session import (
     seconds,
     workers_option,
 )
+from autoseg.errors import BadUsage
 
 if TYPE_CHECKING:
     from autoseg.steps.limits import Rules
@@ -85,6 +86,7 @@ def check(context: click.RichContext, task: str, workers: int | None, as_json: b
 @click.option("--budget", help="Time for the training of one fold, which patch, width and steps are fitted to: 2h.")
 @click.option("--rules", type=click.Choice(["default", "nnunet"]), default="default", help="nnunet: as nnU-Net plans.")
 @click.option("--explain", metavar="FIELD", help="Why a field of the plan is what it is: 3d.patch. Changes nothing.")
+@click.option("--preprocess", is_flag=True, help="Preprocess all configurations too; train does when it is due.")
 @click.option("--draw", is_flag=True, help="Draw the networks as SVG pictures beside the plan.")
 @click.option("--set", "changes", multiple=True, help="FIELD=VALUE: change the plan, e.g. configurations.2d.batch=8.")
 @click.option("--as", "name", default="default", help="Name of the plan.")
@@ -107,6 +109,7 @@ def plan(
     budget: str | None,
     rules: Rules,
     explain: str | None,
+    preprocess: bool,
     draw: bool,
     changes: tuple[str, ...],
     name: str,
@@ -123,6 +126,10 @@ def plan(
 
     session = current(context)
     if explain is not None:
+        others = (memory, network, block, insert, loss, budget, folds, folds_by, splits)
+        if any(others) or changes or preprocess or draw:
+            what = "tells of a plan that is made, and goes with no option that makes another"
+            raise BadUsage(what, where="--explain", remedy="plan first, then ask")
         show.explained(tasks.explained(session.home, session.home.task(task), name, explain))
         return
     made = tasks.make_plan(
@@ -136,6 +143,9 @@ def plan(
     if as_json:
         echo_json(made.model_dump(mode="json"))
     else:
-        show.plan(made, session.home.plan_file(made.task, made.name))
+        drawn = session.home.folds(made.task)
+        show.plan(made, session.home.plan_file(made.task, made.name), len(drawn.folds) if drawn else 0)
     for picture in pictures:
         session.voice.say(f"drawn: {picture}")
+    for title in made.configurations if preprocess else ():
+        tasks.prepare(session.home, made, title, session.voice, workers)

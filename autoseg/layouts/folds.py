@@ -107,7 +107,7 @@ def _chosen(units: Sequence[Labels], count: int, what: str, measured: bool) -> t
     rule += " over cases" if what != "cases" else ""
     before = ranges(_contents(plain, units))
     if before.keys() <= {CASES}:
-        return plain, rule + ("; every class is in every case and there is one site" if measured else "")
+        return plain, rule + ("; all cases have the same classes and one site" if measured else "")
     kinds = _kinds(before)
     if even(before, units):
         return plain, f"{rule}; {kinds} lie evenly in them"

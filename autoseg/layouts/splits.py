@@ -24,14 +24,15 @@ def read_splits(
 ) -> Folds:
     """The folds of nnU-Net's splits_final.json: a list of {"train": [...], "val": [...]}.
 
-    Cases that no fold validates on form a last fold, so that all others train on them, as the file asks.
-    Cases that the file does not name join as `extend_folds` says. The rule tells both.
+    Cases that no fold validates on form a last fold, so that all others train on them, as the file asks; the rule
+    tells so.
 
     Args:
-        force: take also a split that trains and validates on one group at once; the rule tells so.
+        force: take also a split that trains and validates on one group at once, and one that does not name all cases:
+            those join as `extend_folds` says. The rule tells both.
 
-    Raises: BadTask for unknown cases, validation sets that overlap or split a group, and for a fold that does
-    not train on all the cases which it does not validate on.
+    Raises: BadTask for unknown cases, cases that are not named, validation sets that overlap or split a group, and for
+    a fold that does not train on all the cases which it does not validate on.
     """
     splits = _parsed(text, where)
     known = {case.id for case in cases}
@@ -46,6 +47,11 @@ def read_splits(
     rule = f"read from {where}"
     rule += f"; the last fold holds {len(rest)} cases that no fold validates on" if rest else ""
     new = len(known) - len(named)
+    if new and not force:
+        first = min(known.difference(named))
+        what = f"does not name {new} of the task's {len(known)} cases ({first!r}{' …' if new > 1 else ''})"
+        remedy = "name them, or let them join the smallest folds with --force-splits"
+        raise BadTask(what, where=where, remedy=remedy)
     rule += f"; {new} cases that it does not name joined the smallest folds" if new else ""
     rule += _forced(Folds(rule=rule, folds=folds), cases, where, force)
     return extend_folds(Folds(rule=rule, folds=folds, by=SPLITS), cases, classes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from autoseg.records import (
     Dataset,
     Fault,
     Fingerprint,
+    Network,
+    Part,
     Plan,
     Question,
     Target,
@@ -105,8 +108,14 @@ def make_plan(
         minutes: that the training of one fold may take; None leaves it to the device.
     """
     file = home.plan_file(task, name)
-    dataset, measured = measure(home, task, voice, workers)
+    with ThreadPoolExecutor(1) as aside:
+        ready = aside.submit(_load_estimate)
+        dataset, measured = measure(home, task, voice, workers)
+        ready.result()
     bad = {fault.case for fault in measured.all_faults if fault.fatal}
+    for fault in measured.faults:
+        if fault.fault == likeness.MISSING_CLASS:
+            voice.say(f"{fault.fault}: {fault.detail}")
     if bad:
         voice.say(f"{len(bad)} of {len(dataset.cases)} cases cannot be used and are left out: autoseg check {task}")
     drawn = folds_of(home, task, dataset, measured, voice, folds or FoldsWish())
@@ -135,6 +144,16 @@ def make_plan(
     return plan
 
 
+def _load_estimate() -> None:
+    """Estimates the memory of a small step: what that imports takes seconds, in which workers measure."""
+    from autoseg.steps import memory
+
+    network = Network.plain((4, 8), ((1, 1), (2, 2)))
+    memory.estimate(
+        network, 1, 2, (8, 8), 2, device="cpu", precision=memory.precision_on("cpu"), optimiser=Part(name="sgd")
+    )
+
+
 def _decided(made: Callable[..., Plan], target: Target, clock: Clock, variant: Variant | None, voice: Voice) -> Plan:
     """The plan for this machine: for the speed of its CPU, or for steps that its GPU was seen to hold."""
     if target.device == "cuda":
@@ -148,7 +167,7 @@ def _amended(plan: Plan, changes: Mapping[str, Any]) -> Plan:
     """The plan as the user wants it. Raises: BadPlan for a field that there is not."""
     if not changes:
         return plan
-    made = amend(plan, changes, where="--set")
+    made = amend(plan, {_path(plan, field): value for field, value in changes.items()}, where="--set")
     sized = {
         title: one.model_copy(update={"memory": design.memory_of(one, made.question, made.target)})
         for title, one in made.configurations.items()
@@ -157,6 +176,11 @@ def _amended(plan: Plan, changes: Mapping[str, Any]) -> Plan:
     if (made.task, made.name) != (plan.task, plan.name):
         raise BadPlan("task and name of a plan are not set by hand", where="--set", remedy="give --as NAME")
     return made.model_copy(update={"because": {**made.because, **dict.fromkeys(changes, "set by hand")}})
+
+
+def _path(plan: Plan, field: str) -> str:
+    """The field's path; that of a configuration may leave out the word: 3d.batch."""
+    return f"configurations.{field}" if field.split(".")[0] in plan.configurations else field
 
 
 def variant(network: str | None, block: str | None, insert: str | None, loss: str | None) -> Variant:
@@ -227,6 +251,7 @@ def prepare(
             where=str(home.task_folder(plan.task)),
             remedy=f"plan again: autoseg plan {plan.task}",
         )
+    preprocess.require_sizes(title, configuration, measured.usable.values())
     key = preprocess.key(configuration, measured.usable.values())
     folder = home.preprocessed(plan.task, key)
     job = partial(

@@ -71,9 +71,11 @@ def train(home: Home, plan: Plan, wish: Wish, voice: Voice) -> RunFolder:
     if configuration.previous is not None:
         raise BadUsage(
             f"{wish.configuration} cannot be trained yet: it needs the predictions of {configuration.previous}",
-            remedy=f"train {configuration.previous} or 3d",
+            remedy=f"train {configuration.previous}, or a configuration that goes on from none",
         )
     folds = _folds(home, plan, wish)
+    if digest(folds) != plan.folds:
+        voice.say(f"the folds are not those that plan {plan.name} was made with; those that are there now are used")
     folder = home.run_folder(plan.task, plan.name, wish.configuration, wish.fold, wish.seed)
     with lock(folder.folder.parent / f".{folder.folder.name}"):
         if wish.fresh and (aside := folder.set_aside()):

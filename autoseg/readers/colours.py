@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from autoseg.errors import BadData
 from autoseg.image import Array
 
+BLACK = "#000000"
 UNKNOWN = 1 << 24  # added to the 24 bits of a colour that stands for no value
 MANY = 32  # more colours than this are no code of classes
 SHOWN = 8
@@ -50,7 +51,8 @@ def counted(bands: Array) -> dict[str, int]:
 
 def labels_map(colours: Mapping[str, int]) -> str:
     """A `--labels-map` that reads those colours, with names to be replaced."""
-    return ",".join(f"{colour}=class_{number}" for number, colour in enumerate(colours, 1))
+    names = [f"class_{number}" for number, _ in enumerate(colours, 1)]
+    return ",".join(f"{c}={'background' if c == BLACK else name}" for c, name in zip(colours, names, strict=True))
 
 
 def remedy(colours: Mapping[str, int]) -> str:

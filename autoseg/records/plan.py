@@ -203,6 +203,7 @@ class Plan(Record):
         for title, configuration in self.configurations.items():
             if len(configuration.normalise) != channels:
                 raise ValueError(f"{title} normalises {len(configuration.normalise)} of {channels} channels")
-            if configuration.previous is not None and configuration.previous not in self.configurations:
-                raise ValueError(f"{title} goes on from {configuration.previous}, which is no configuration")
+            before = configuration.previous
+            if before is not None and (before == title or before not in self.configurations):
+                raise ValueError(f"{title} goes on from {before}, which is no other configuration")
         return self

@@ -50,7 +50,7 @@ def explain(plan: Plan, field: str) -> list[Explanation]:
     if not meant:
         short = sorted({name.removeprefix(PREFIX) for name in known})
         what = f"no field {field!r} in plan {plan.name}{nearest(field, short)}"
-        raise BadUsage(what, where="--explain", remedy="name one as --set does, for example 3d.patch")
+        raise BadUsage(what, where="--explain", remedy="name its path or the end of it, for example 3d.patch")
     return [_explained(plan, name, known[name]) for name in sorted(meant)]
 
 

@@ -13,6 +13,7 @@ from autoseg.arrays.statistics import alike, outlyingness
 from autoseg.readers.colours import remedy
 from autoseg.records import CaseFacts, CaseFiles, Fault, Question
 
+MISSING_CLASS = "missing class"
 NEAR = 32  # of the 256 bits of two thumbs: copies differ in up to 20, images of the real sets in 52 and more
 NAMED = 3
 SEVERAL = 5  # cases with a shift that can be told, from which on they are compared
@@ -29,12 +30,22 @@ def compare(facts: Mapping[str, CaseFacts], files: Sequence[CaseFiles], question
     usable = {id: found for id, found in facts.items() if found.usable}
     groups = {case.id: case.group for case in files}
     return (
+        *_missing(usable, question),
         *_colours(facts),
         *_copies(facts),
         *_near_copies(facts, groups),
         *_shifted(usable),
         *_unlike(usable, question),
     )
+
+
+def _missing(usable: Mapping[str, CaseFacts], question: Question) -> Iterator[Fault]:
+    """Classes that nothing can be learnt of."""
+    for name in question.classes[question.background :] if usable else ():
+        if not any(found.voxels.get(name) for found in usable.values()):
+            seen = "" if all(found.sampled == 1 for found in usable.values()) else " that was looked at"
+            detail = f"{name} is in no label of {len(usable)} cases{seen}: nothing can be learnt of it"
+            yield Fault(case="", fault=MISSING_CLASS, detail=detail, fatal=False)
 
 
 def groups(files: Sequence[CaseFiles]) -> dict[str, tuple[str, ...]]:

@@ -185,7 +185,10 @@ def _configurations(views: Mapping[str, View], about: About) -> dict[str, Config
             f"a patch of 3d covers {share:.1%} of the median image, less than {LOWRES_SHARE:.0%}: "
             f"here the image has {lower.size} voxels"
         )
-        about.because["configurations.3d_cascade"] = "3d, given the prediction of 3d_lowres beside the image"
+        about.because["configurations.3d_cascade"] = (
+            "3d, given the prediction of 3d_lowres beside the image; its memory is taken to be that of 3d, as its first "
+            "convolution alone differs"
+        )
     return made
 
 

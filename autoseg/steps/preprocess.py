@@ -6,17 +6,20 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.arrays.boxes import Box, crop, nonzero_box, uncrop
 from autoseg.arrays.resample import coarse_axis, resample_label
+from autoseg.errors import BadPlan
 from autoseg.image import IGNORE, Case, Image, as_volume, volume_spacing
 from autoseg.parts import NORMALISERS, RESAMPLERS
 from autoseg.records import CaseFacts, Configuration, Part, Question
 from autoseg.steps import cases
 
+LARGEST = 1e10  # voxels of one resampled channel
 POINTS = 10_000  # foreground voxels kept per class and case
 SPARSE = 0.5  # share of labelled voxels, below which a case counts as sparsely annotated
 ANISOTROPY = 3.0  # from this ratio of spacings on, the coarse axis is resampled by nearest neighbour
@@ -49,6 +52,20 @@ def key(configuration: Configuration, facts: Iterable[CaseFacts] = ()) -> str:
     if dims == 2 and len(distances) == 1:
         said["spacing"], dims = [*distances, *said["spacing"]], 3
     return hashlib.sha256(json.dumps([said, dims, POINTS, SPARSE]).encode()).hexdigest()[:12]
+
+
+def require_sizes(title: str, configuration: Configuration, facts: Iterable[CaseFacts]) -> None:
+    """Raises: BadPlan where a spacing makes images of absurd sizes of the cases."""
+    keep, axes = configuration.resample.name == "keep", configuration.axes[-configuration.dims :]
+    for fact in facts if not keep else ():
+        had = [fact.cropped[axis] for axis in axes]
+        made = [n * fact.spacing[axis] / s for n, axis, s in zip(had, axes, configuration.spacing, strict=True)]
+        if prod(made) > LARGEST or any(n < 1 <= old / 4 for n, old in zip(made, had, strict=True)):
+            sizes = ["×".join(f"{n:.3g}" for n in size) for size in (had, made)]
+            raise BadPlan(
+                f"spacing {configuration.spacing} makes a case of {sizes[0]} voxels one of {sizes[1]}",
+                where=f"configurations.{title}.spacing", expected=f"at least one voxel and at most {LARGEST:.0e}",
+            )  # fmt: skip
 
 
 def channels(normalise: Sequence[Part]) -> int:

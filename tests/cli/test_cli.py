@@ -124,6 +124,20 @@ def test_a_damaged_plan_is_named(balls_2d: Path) -> None:
     assert told.exit_code == 2 and "Task02_Discs.json" in told.stderr and "bacth" in told.stderr
 
 
+def test_an_explanation_goes_with_no_option_that_makes_a_plan(balls_3d: Path) -> None:
+    run("plan", "Task01", "--device", "cuda", "--memory", "8GB", home=balls_3d)
+    told = run("plan", "Task01", "--explain", "3d.batch", home=balls_3d)
+    assert told.exit_code == 0 and "what fits beside the patch" in told.stdout
+    for option in (("--set", "3d.batch=9"), ("--network", "unetpp"), ("--budget", "2h"), ("--memory", "8GB")):
+        refused = run("plan", "Task01", "--explain", "3d.batch", *option, home=balls_3d)
+        assert refused.exit_code == 2 and "--explain" in refused.stderr
+
+
+def test_a_field_of_a_configuration_is_set_by_its_short_path(balls_3d: Path) -> None:
+    told = run("plan", "Task01", "--device", "cuda", "--memory", "8GB", "--set", "3d.batch=3", "--json", home=balls_3d)
+    assert json.loads(told.stdout)["configurations"]["3d"]["batch"] == 3
+
+
 def test_another_machine_can_be_planned_for(balls_3d: Path) -> None:
     told = run("plan", "Task01", "--device", "cuda", "--memory", "8GB", "--as", "gpu", "--json", home=balls_3d)
     plan = json.loads(told.stdout)

@@ -19,7 +19,9 @@ def cases_of(*ids: str, groups: dict[str, str] | None = None) -> list[CaseFiles]
 def test_splits_of_nnunet_are_read() -> None:
     cases = cases_of("a", "b", "c", "d")
     splits = [{"train": ["b", "c"], "val": ["a"]}, {"train": ["a", "c"], "val": ["b"]}]
-    folds = read_splits(json.dumps(splits), cases)
+    with pytest.raises(BadTask, match=r"does not name 1 of the task's 4 cases \('d'\).*--force-splits"):
+        read_splits(json.dumps(splits), cases)
+    folds = read_splits(json.dumps(splits), cases, force=True)
     assert folds.folds == (("a", "d"), ("b",), ("c",))
     assert "1 cases that no fold" in folds.rule and "does not name" in folds.rule
     train, held_out = folds.split(1)

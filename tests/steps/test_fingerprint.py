@@ -153,7 +153,7 @@ def painted(folder: Path, colours: dict[str, int]) -> tuple[CaseFiles, Question]
 def test_colours_are_told_until_they_are_named(tmp_path: Path) -> None:
     found = examine(tmp_path, *painted(tmp_path, {}))
     assert told(found) == [("coloured label", True)] and found.colours == {"#000000": 384, "#3c1098": 16}
-    assert "--labels-map '#000000=class_1,#3c1098=class_2'" in found.faults[0].detail
+    assert "--labels-map '#000000=background,#3c1098=class_2'" in found.faults[0].detail
     found = examine(tmp_path, *painted(tmp_path, {"#000000": 0}))
     assert told(found) == [("undeclared label", True)] and "#3c1098 (16 voxels)" in found.faults[0].detail
     found = examine(tmp_path, *painted(tmp_path, {"#000000": 0, "#3c1098": 1}))

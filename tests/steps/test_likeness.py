@@ -11,7 +11,7 @@ from autoseg import layouts
 from autoseg.records import CaseFacts, CaseFiles, Channel, Dataset, Fault, Intensity, Question
 from autoseg.steps import cases
 from autoseg.steps.fingerprint import examine, measure
-from autoseg.steps.likeness import compare, groups
+from autoseg.steps.likeness import MISSING_CLASS, compare, groups
 from autoseg.steps.look import whole
 
 QUESTION = Question(reader="nifti", channels=(Channel(name="T1", kind="mr"),), labels={"background": 0, "ball": 1})
@@ -44,6 +44,13 @@ def near(thumb: str, bits: int) -> str:
 
 def test_ordinary_cases_are_left_in_peace() -> None:
     assert found({}) == [] and found({}, count=1) == [] and found({}, count=0) == []
+
+
+def test_a_class_that_no_label_holds_is_told_once() -> None:
+    none = {n: {"voxels": {"background": 10**5}} for n in range(20)}
+    told = [fault for fault in found(none) if fault.fault == MISSING_CLASS]
+    assert len(told) == 1 and "ball is in no label of 20 cases" in told[0].detail and not told[0].fatal
+    assert all(fault.fault != MISSING_CLASS for fault in found({n: none[n] for n in range(19)}))
 
 
 def test_copies_name_what_they_are_copies_of() -> None:

@@ -6,9 +6,9 @@ from math import prod
 
 import pytest
 
-from autoseg.errors import BadData, BadUsage
+from autoseg.errors import BadData, BadPlan, BadUsage
 from autoseg.parts import AUGMENTATIONS, NORMALISERS, RESAMPLERS
-from autoseg.records import CaseFacts, Channel, Fault, Fingerprint, Intensity, Plan, Question, Target, parse
+from autoseg.records import CaseFacts, Channel, Fault, Fingerprint, Intensity, Plan, Question, Target, amend, parse
 from autoseg.steps.plan import configuration_of, hours, make, schedule_for, steps_in
 from autoseg.steps.preprocess import inputs
 
@@ -76,6 +76,9 @@ def test_a_large_volume_gets_a_low_resolution_and_a_cascade() -> None:
     assert inputs(full.normalise, made.question, full.previous) == 1
     assert "covers" in made.because["configurations.3d_lowres"]
     assert list(plan(fingerprint(), CUDA).configurations) == ["2d", "3d"]
+    for nonsense in ("3d_cascade", "4d"):
+        with pytest.raises(BadPlan, match=f"3d_cascade goes on from {nonsense}, which is no other configuration"):
+            amend(made, {"configurations.3d_cascade.previous": nonsense})
 
 
 def test_flat_tasks_have_no_3d_and_say_what_there_is() -> None:

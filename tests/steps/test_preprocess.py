@@ -5,9 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from autoseg.errors import BadPlan
 from autoseg.image import IGNORE, Case, Image
 from autoseg.records import CaseFacts, Channel, Configuration, Memory, Network, Part, Question, Train, amend
-from autoseg.steps.preprocess import foreground_points, inputs, key, prepare, prepare_image, prepare_label, restore
+from autoseg.steps.preprocess import (
+    foreground_points,
+    inputs,
+    key,
+    prepare,
+    prepare_image,
+    prepare_label,
+    require_sizes,
+    restore,
+)
 
 QUESTION = Question(
     reader="nifti", channels=(Channel(name="MRI", kind="mr"),), labels={"background": 0, "a": 1, "b": 2}
@@ -72,6 +82,15 @@ def test_a_sparsely_annotated_case_has_points_in_its_background() -> None:
     _, stored, points = prepare(Case("x", case, few), configuration(), asked)
     assert set(points) == {0, 1, 2} and set(prepare(Case("x", case, label), configuration(), asked)[2]) == {1, 2}
     assert all((stored[tuple(at.T)] == index).all() for index, at in points.items())
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_spacing_that_makes_absurd_images_is_refused(dims: int) -> None:
+    facts = [CaseFacts(sha256="", cropped=(30, 40, 50), spacing=(1.0, 1.0, 1.0))]
+    require_sizes("3d", configuration(dims, (2.0, 0.5, 0.5)), facts)
+    for edge in (1e-6, 1000.0):
+        with pytest.raises(BadPlan, match=r"configurations.3d.spacing: .* makes a case of (30×)?40×50 voxels one of"):
+            require_sizes("3d", configuration(dims, (edge, edge, edge)), facts)
 
 
 def test_in_2d_slices_are_never_resampled() -> None:
