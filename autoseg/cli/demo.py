@@ -38,7 +38,7 @@ def demo(context: click.Context, kind: str, seed: int, budget: str, device: str)
     images = session.home.task_folder(task) / "imagesTs"
     for arguments in (
         ["check", task],
-        ["plan", task, "--device", device],
+        ["plan", task, "--budget", budget, "--device", device],
         ["preprocess", CONFIGURATION[kind]],
         ["train", CONFIGURATION[kind], "0", "--budget", budget, "--fresh", "--device", device],
         ["predict", "-i", str(images), "-o", str(out / "predictions"), "--device", device],

@@ -186,8 +186,8 @@ def _configurations(views: Mapping[str, View], about: About) -> dict[str, Config
             f"here the image has {lower.size} voxels"
         )
         about.because["configurations.3d_cascade"] = (
-            "3d, given the prediction of 3d_lowres beside the image; its memory is taken to be that of 3d, as its first "
-            "convolution alone differs"
+            "3d, given the prediction of 3d_lowres beside the image; its memory is taken to be that of 3d, as "
+            "only its first convolution differs"
         )
     return made
 
