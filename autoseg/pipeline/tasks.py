@@ -20,6 +20,7 @@ from autoseg.records import (
     Dataset,
     Fault,
     Fingerprint,
+    Insert,
     Network,
     Part,
     Plan,
@@ -185,16 +186,20 @@ def _path(plan: Plan, field: str) -> str:
 
 def variant(network: str | None, block: str | None, insert: str | None, loss: str | None) -> Variant:
     """What the texts of the command line ask of a plan. Raises: BadPlan for what they do not spell."""
-    from autoseg.nets import places
-
     if insert is not None and not insert.strip():
         raise BadUsage("names nothing", where="--insert", expected="PART@PLACE")
     return Variant(
         architecture=spelling.spelled(network, "--network") if network is not None else design.PLAIN,
         block=spelling.spelled(block, "--block") if block is not None else None,
-        inserts=places.parse(insert) if insert is not None else (),
+        inserts=_inserts(insert) if insert is not None else (),
         loss=loss,
     )
+
+
+def _inserts(text: str) -> tuple[Insert, ...]:
+    from autoseg.nets import places
+
+    return places.parse(text)
 
 
 def explained(home: Home, task: str, name: str, field: str) -> list[Explanation]:
