@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,6 +13,7 @@ from autoseg.parts import NORMS
 from autoseg.records import Part
 
 SLOPE = 0.01  # of the leaky ReLU
+WIDEST = 3  # edge of the kernels that a CPU multiplies soundly in bfloat16
 Edges = int | Sequence[int]
 
 CONVOLUTION: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -34,10 +36,23 @@ def convolution(
     """A convolution that answers ceil(S / stride) positions, started after He (2015) for leaky ReLU, bias 0."""
     edges, wide = _per_axis(kernel, dims), _per_axis(dilation, dims)
     padding = tuple(d * (k // 2) for k, d in zip(edges, wide, strict=True))
-    layer = CONVOLUTION[dims](
-        source, width, edges, _per_axis(stride, dims), padding, dilation=wide, groups=groups, bias=bias
-    )
+    kind = Wide if dims == 3 and max(edges) > WIDEST else CONVOLUTION[dims]
+    layer = kind(source, width, edges, _per_axis(stride, dims), padding, dilation=wide, groups=groups, bias=bias)
     return started(layer)
+
+
+class Wide(nn.Conv3d):
+    """A volume's convolution with a wide kernel, which a CPU computes in float32 whatever autocast says.
+
+    For the gradient of 7³ weights in bfloat16, torch 2.13's oneDNN reads memory that nobody wrote.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, z, y, x) -> (B, width, z, y, x)."""
+        if not torch.is_autocast_enabled("cpu") or x.device.type != "cpu":
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.to(self.weight.dtype))
 
 
 def started(layer: nn.Module) -> nn.Module:

@@ -71,6 +71,18 @@ def spread(layer: nn.Module, fan: int) -> None:
     assert abs(float(weight.detach().mean())) < 0.03 * expected
 
 
+@pytest.mark.parametrize("groups", [1, 4])
+def test_wide_kernels_have_gradients_whatever_memory_held_before(groups: int) -> None:
+    """In bfloat16 the gradient of 7³ weights takes up what was left in memory: here NaN."""
+    layer, x = convolution(3, 4, 4, 7, groups=groups), torch.randn(2, 4, 6, 6, 6)
+    for _ in range(4):
+        litter = [torch.full((size,), float("nan")) for size in (64, 256, 1000, 4096, 10_000, 70_000) * 20]
+        del litter
+        with torch.autocast("cpu", torch.bfloat16):
+            layer(x).float().square().mean().backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in layer.parameters())
+
+
 # -- norms ---------------------------------------------------------------------------------------------
 
 
