@@ -42,7 +42,7 @@ def convolution(
 
 
 class Wide(nn.Conv3d):
-    """A volume's convolution with a wide kernel, which a CPU computes in float32 whatever autocast says.
+    """A volume's convolution with a wide kernel, which a CPU computes in float32 and rounds to what autocast says.
 
     For the gradient of 7³ weights in bfloat16, torch 2.13's oneDNN reads memory that nobody wrote.
     """
@@ -52,7 +52,8 @@ class Wide(nn.Conv3d):
         if not torch.is_autocast_enabled("cpu") or x.device.type != "cpu":
             return super().forward(x)
         with torch.autocast("cpu", enabled=False):
-            return super().forward(x.to(self.weight.dtype))
+            wide = super().forward(x.to(self.weight.dtype))
+        return wide.to(torch.get_autocast_dtype("cpu"))
 
 
 def started(layer: nn.Module) -> nn.Module:

@@ -45,10 +45,12 @@ if "keep" in sys.argv and not keep_memory():
     raise SystemExit
 layers = torch.nn.Sequential(*(torch.nn.Conv2d(8, 8, 3, padding=1) for _ in range(3)))
 x = torch.randn(2, 8, 256, 256)
-for _ in range(4):
+pages = []
+for _ in range(8):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     layers(x).sum().backward()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    pages.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(pages[2:]))
 """
     plain, kept = (
         subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True, check=True).stdout
@@ -56,4 +58,4 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     )
     if not kept:
         pytest.skip("this C library has no mallopt")
-    assert int(kept) < int(plain) / 10  # fresh pages in the last step
+    assert int(kept) < int(plain) / 10  # fresh pages in a step; a heap may still grow in one of them
