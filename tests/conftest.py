@@ -49,8 +49,8 @@ def home(tmp_path: Path) -> Path:
 def _two_threads(request: pytest.FixtureRequest) -> None:
     """Results may depend on the number of threads: the same everywhere, once torch is imported, but in slow studies."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.get_num_threads() != 2 and not request.node.get_closest_marker("slow"):
-        torch.set_num_threads(2)
+    if torch is not None and torch.get_num_threads() != 1 and not request.node.get_closest_marker("slow"):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -34,9 +34,10 @@ def preprocess(
 
     session = current(context)
     made = session.plan(task, plan)
-    for title in [configuration] if configuration else made.configurations:
-        folder, fingerprint = prepare(session.home, made, title, session.voice, workers)
-        session.voice.say(f"{title}: {len(fingerprint.usable)} cases in {folder.folder}")
+    titles = [configuration] if configuration else [*made.configurations]
+    folders, fingerprint = prepare(session.home, made, titles, session.voice, workers)
+    for title, arrays in folders.items():
+        session.voice.say(f"{title}: {len(fingerprint.usable)} cases in {arrays.folder}")
 
 
 @click.command()

@@ -147,5 +147,5 @@ def plan(
         show.plan(made, session.home.plan_file(made.task, made.name), len(drawn.folds) if drawn else 0)
     for picture in pictures:
         session.voice.say(f"drawn: {picture}")
-    for title in made.configurations if preprocess else ():
-        tasks.prepare(session.home, made, title, session.voice, workers)
+    if preprocess:
+        tasks.prepare(session.home, made, made.configurations, session.voice, workers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoseg.errors import AutosegError, BadPlan
@@ -18,6 +19,7 @@ from autoseg.nets.layers import Instance
 from autoseg.parts import NETWORKS
 from autoseg.records import Network, Shape
 
+DRAWN = {Tensor.normal_, Tensor.uniform_, Tensor.erfinv_}
 SAMPLES = 2  # of the pass: norms over a batch want more than one
 
 
@@ -58,6 +60,17 @@ class Survey:
     units: tuple[Cost, ...] = ()
 
 
+class Undrawn(TorchFunctionMode):
+    """Leaves weights as they are: their numbers are not looked at, and drawing them takes long."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in DRAWN or getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def build(network: Network, channels: int, classes: int, patch: Shape) -> nn.Module:
     """The network with fresh weights. Raises: BadPlan, naming the part, where its parts do not go together."""
     made: nn.Module = NETWORKS.build(
@@ -73,7 +86,7 @@ def survey(network: Network, channels: int, classes: int, patch: Shape) -> Surve
     Raises: BadPlan naming the part that answers another shape than it must, or fails.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), Undrawn():
             module = build(network, channels, classes, patch)
         return _examined(module, channels, classes, patch)
     except Exception as problem:  # is raised again by the pass with numbers, if it is not for want of them

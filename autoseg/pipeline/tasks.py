@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -243,10 +243,10 @@ def _threads() -> int:
 
 
 def prepare(
-    home: Home, plan: Plan, title: str, voice: Voice, workers: int | None = None
-) -> tuple[Preprocessed, Fingerprint]:
-    """Preprocesses what is not yet; answers where the arrays lie, and the task's present fingerprint."""
-    configuration = planning.configuration_of(plan, title)
+    home: Home, plan: Plan, titles: Iterable[str], voice: Voice, workers: int | None = None
+) -> tuple[dict[str, Preprocessed], Fingerprint]:
+    """Preprocesses what is not yet; answers where the configurations' arrays lie, and the task's fingerprint now."""
+    configurations = {title: planning.configuration_of(plan, title) for title in titles}
     dataset, measured = measure(home, plan.task, voice, workers)
     if digest(measured) != plan.fingerprint:
         voice.say(f"the images have changed since plan {plan.name} was made; autoseg plan {plan.task} looks again")
@@ -256,27 +256,37 @@ def prepare(
             where=str(home.task_folder(plan.task)),
             remedy=f"plan again: autoseg plan {plan.task}",
         )
-    preprocess.require_sizes(title, configuration, measured.usable.values())
-    key = preprocess.key(configuration, measured.usable.values())
-    folder = home.preprocessed(plan.task, key)
-    job = partial(
-        _prepare,
-        folder=home.task_folder(plan.task),
-        configuration=configuration,
-        question=plan.question,
-        into=folder,
-    )
-    total = len(measured.usable)
+    folders: dict[str, Preprocessed] = {}
+    for title, configuration in configurations.items():
+        preprocess.require_sizes(title, configuration, measured.usable.values())
+        folder = home.preprocessed(plan.task, preprocess.key(configuration, measured.usable.values()))
+        if folder not in folders.values():  # two configurations may share their arrays
+            job = partial(
+                _prepare, folder=home.task_folder(plan.task), configuration=configuration, question=plan.question,
+                into=folder,
+            )  # fmt: skip
+            those = [(dataset.case(id), facts) for id, facts in measured.usable.items()]
+            _fill(folder, job, those, title, voice, workers)
+        folders[title] = folder
+    return folders, measured
+
+
+def _fill(
+    folder: Preprocessed,
+    job: Callable[[tuple[CaseFiles, str]], None],
+    wanted: Sequence[tuple[CaseFiles, CaseFacts]],
+    title: str,
+    voice: Voice,
+    workers: int | None,
+) -> None:
+    """Does the job for every case that does not lie in the folder as it is now."""
+    key = folder.folder.name
     with lock(folder.folder.parent / f".{key}", patience=PATIENCE):  # another fold may be at it
-        jobs = [
-            (dataset.case(id), signature)
-            for id, facts in measured.usable.items()
-            if folder.signature(id) != (signature := f"{facts.sha256}:{key}")
-        ]
+        signed = [(files, f"{facts.sha256}:{key}") for files, facts in wanted]
+        jobs = [(files, signature) for files, signature in signed if folder.signature(files.id) != signature]
         results = engine.local(workers, len(jobs) // 4).run(job, jobs)
-        for _ in voice.track(results, total, f"preprocessing {title}", total - len(jobs)):
+        for _ in voice.track(results, len(wanted), f"preprocessing {title}", len(wanted) - len(jobs)):
             pass
-    return folder, measured
 
 
 def _prepare(

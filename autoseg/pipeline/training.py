@@ -80,7 +80,7 @@ def train(home: Home, plan: Plan, wish: Wish, voice: Voice) -> RunFolder:
     with lock(folder.folder.parent / f".{folder.folder.name}"):
         if wish.fresh and (aside := folder.set_aside()):
             voice.say(f"the earlier run was moved to {aside}")
-        arrays, measured = tasks.prepare(home, plan, wish.configuration, voice, wish.workers)
+        folders, measured = tasks.prepare(home, plan, [wish.configuration], voice, wish.workers)
         skipped = _left_out(plan.task, measured, folds, wish, voice)
         usable = set(measured.usable)
         training, held_out = (tuple(c for c in ids if c in usable) for ids in folds.split(wish.fold))
@@ -90,7 +90,7 @@ def train(home: Home, plan: Plan, wish: Wish, voice: Voice) -> RunFolder:
                 where=plan.task,
                 remedy=f"fold all trains on every case: autoseg train {wish.configuration} all",
             )
-        cases = FoldCases(arrays, training, held_out, skipped, digest(folds))
+        cases = FoldCases(folders[wish.configuration], training, held_out, skipped, digest(folds))
         _optimise(plan, wish, folder, cases, voice)
         if held_out:
             prediction.validate(home, folder, held_out, wish.device, wish.plugins, voice)

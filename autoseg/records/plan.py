@@ -28,7 +28,7 @@ class Insert(Record):
         """As it is written on the command line: cbam@skip[0:2]."""
         first, last = self.stages
         bounds = ":".join("" if bound is None else str(bound) for bound in self.stages)
-        if first is not None and last is not None and last == first + 1:
+        if first is not None and last is not None and last == first + 1 != 0:
             bounds = str(first)
         return f"{self.part.text}@{self.place}" + (f"[{bounds}]" if bounds != ":" else "")
 

@@ -1,4 +1,4 @@
-"""What a training step takes and gives back, found by one step without numbers (on torch's fake tensors)."""
+"""What a training step takes and gives back, found by one step without numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,6 +20,7 @@ from autoseg.errors import BadPlan
 from autoseg.nets import survey
 from autoseg.records import Network, Shape
 from autoseg.steps.device import Precision, autocast
+from autoseg.steps.hollow import Hollow, hollowed, without_numbers
 
 Kind = Literal["weights", "gradients", "inputs", "activations", "workspace"]
 SAMPLES = 31  # a prime, so that the sizes which are multiples of it are those that grow with the batch
@@ -31,7 +31,6 @@ THIN = 4  # a map of so few channels goes into oneDNN's first convolution as it 
 # what autocast computes in float32 on a GPU and not on a CPU
 WIDE = {F.group_norm, F.layer_norm, F.softmax, F.log_softmax, torch.softmax, torch.exp, torch.pow, Tensor.softmax,
         Tensor.exp, Tensor.pow}  # fmt: skip
-DRAWN = {Tensor.normal_, Tensor.uniform_, Tensor.erfinv_}
 aten = torch.ops.aten
 SUMS = {aten.sum.default, aten.sum.dim_IntList}
 MIXED = {aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.div.Tensor}
@@ -74,24 +73,22 @@ def trace(
     A number that a part looks at is 1. Raises: BadPlan naming the part that cannot be built.
     """
     loss_of, taken = losses.build(loss, 1, (1.0,) * outputs), _Taken(device)
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    module = _built(fake, network, channels, outputs, patch)
-    with fake, taken:
+    module = _built(network, channels, outputs, patch)
+    with taken:
         events = _step(taken, module, (SAMPLES, channels, *patch), loss_of, precision)
     kept = sum(block.each for block in taken.blocks if block.kind == "activations")
     return Trace(tuple(taken.blocks), events, taken.standing, kept, tuple(p.nbytes for p in module.parameters()))
 
 
-def _built(fake: FakeTensorMode, network: Network, channels: int, outputs: int, patch: Shape) -> nn.Module:
-    """The network with weights that are not there; made with some that are not drawn where it looks at numbers."""
+def _built(network: Network, channels: int, outputs: int, patch: Shape) -> nn.Module:
+    """The network with hollow weights; made with some that are not drawn where it looks at numbers."""
     try:
-        with fake, _Blank():
-            return survey.build(network, channels, outputs, patch).train()
+        with torch.device("meta"), survey.Undrawn():
+            module = survey.build(network, channels, outputs, patch)
     except BadPlan:  # is raised again, if it is not for want of numbers
-        with _Blank():
-            module = survey.build(network, channels, outputs, patch).train()
-    with fake:
-        return module.to_empty(device="cpu")
+        with survey.Undrawn():
+            module = survey.build(network, channels, outputs, patch)
+    return hollowed(module.train())
 
 
 def _step(
@@ -109,17 +106,6 @@ def _step(
     value.backward()  # type: ignore[no-untyped-call]
     taken.own([p.grad for p in module.parameters() if p.grad is not None], "gradients")
     return tuple(taken.events)
-
-
-class _Blank(TorchFunctionMode):
-    """Leaves weights as they are: their numbers are not looked at, and drawing them takes long."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if func in DRAWN or getattr(func, "__module__", "") == "torch.nn.init":
-            return args[0] if args else (kwargs or {})["tensor"]
-        return func(*args, **(kwargs or {}))
 
 
 class _Wide(TorchFunctionMode):
@@ -149,6 +135,10 @@ class _Taken(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.standing = 0
         self._alive: dict[int, tuple[int, weakref.ref[torch.UntypedStorage]]] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # which would send every operation through the compiler's wrapper
+
     def own(self, tensors: Iterable[Tensor], kind: Kind) -> None:
         """Says what the tensors are for."""
         for tensor in tensors:
@@ -163,7 +153,7 @@ class _Taken(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def see(self, tensor: Tensor) -> int:
         """The number of the tensor's block, which is taken now if it is new."""
-        storage = tensor.untyped_storage()
+        storage = (tensor.meta if isinstance(tensor, Hollow) else tensor).untyped_storage()
         key = storage._cdata
         if key not in self._alive:
             number = self.take(storage.nbytes())
@@ -191,9 +181,7 @@ class _Taken(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func is aten._local_scalar_dense.default:
-            return 1
-        out = func(*args, **(kwargs or {}))
+        out = without_numbers(func, args, kwargs or {})
         last: list[int] = []
         if func is aten.convolution.default:
             last = self._forward(args, out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from autoseg.errors import BadPlan
@@ -111,6 +111,7 @@ def test_brackets_name_stages(text: str, stages: tuple[int | None, int | None]) 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(inserts(), max_size=3))
+@example([Insert(part=Part(name="cbam"), place="skip", stages=(-1, 0))])
 def test_inserts_are_what_their_texts_joined_by_plus_say(those: list[Insert]) -> None:
     assert parse("+".join(insert.text for insert in those)) == tuple(those)
     assert parse(" + ".join(insert.text for insert in those)) == tuple(those)
