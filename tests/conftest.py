@@ -1,4 +1,4 @@
-"""What all tests share: the folder of real images, a home, two threads."""
+"""What all tests share: the folder of real images, a home, one thread."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _two_threads(request: pytest.FixtureRequest) -> None:
-    """Results may depend on the number of threads: the same everywhere, once torch is imported, but in slow studies."""
+def _one_thread(request: pytest.FixtureRequest) -> None:
+    """Results may depend on the number of threads: one everywhere, as tests run side by side, but in slow studies."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.get_num_threads() != 1 and not request.node.get_closest_marker("slow"):
         torch.set_num_threads(1)
