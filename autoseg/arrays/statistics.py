@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from autoseg.arrays.components import label_components, touching
 from autoseg.image import Mask
@@ -100,6 +101,26 @@ def objects(
             )
         )
     return result
+
+
+def distances(
+    labels: NDArray[np.uint8], classes: int, spacing: Sequence[float], starts: Sequence[int], shape: Sequence[int]
+) -> list[float | None]:
+    """How far each of the values 1 to `classes` stays from the nearest edge of the image; None where it does not occur.
+
+    Args:
+        labels: (z, y, x), a box of an image of that shape which begins at `starts`. An axis of one voxel has no edges.
+    """
+    axes = [axis for axis, size in enumerate(shape) if size > 1]
+    found = []
+    for box in ndimage.find_objects(labels, max_label=classes):
+        sides = [] if box is None else [
+            voxels * spacing[axis]
+            for axis in axes
+            for voxels in (starts[axis] + box[axis].start, shape[axis] - starts[axis] - box[axis].stop)
+        ]  # fmt: skip
+        found.append(float(f"{min(sides):.6g}") if sides else None)
+    return found
 
 
 def _images(labels: NDArray[np.uint8], rim: NDArray[np.uint8], flat: bool) -> tuple[list[Any], list[Any]]:

@@ -44,14 +44,16 @@ class Objects(Record):
 
     `sizes` are the smallest, the 25th, 50th and 75th percentile and the largest in mm³ (volumes) or m² (rasters; pixels
     where there are no coordinates), `border` the area in mm² or length in m of the class's border, `edge` the share of
-    the objects that touch the image's edge. Of an image that was looked at by windows, `sizes` are of the objects that
-    no window's edge cuts, where there are any; `count` and `border` are scaled up.
+    the objects that touch the image's edge, `distance` in mm or m that of the class from the nearest edge. Of an image
+    that was looked at by windows, `sizes` are of the objects that no window's edge cuts, where there are any; `count`
+    and `border` are scaled up; `distance` is None, as it is where the class does not occur.
     """
 
     count: int
     sizes: tuple[float, ...]
     border: float
     edge: float
+    distance: float | None = None
 
 
 class CaseFacts(Record):

@@ -22,7 +22,7 @@ from autoseg.records import CaseFacts, CaseFiles, Fault, Intensity, Question, Va
 from autoseg.steps import cases, faults
 from autoseg.steps.look import Look, look
 
-VERSION = 2  # of what is measured and how: facts of another version are measured again
+VERSION = 3  # of what is measured and how: facts of another version are measured again
 THUMBED = 1 << 20  # pixels of a slice that a thumb is made of
 
 
@@ -79,6 +79,9 @@ def _contents(seen: Look, question: Question, box: Box) -> dict[str, Any]:
     names = question.classes[question.background :]
     rim, spacing = crop(seen.rim, box), volume_spacing(seen.grid.spacing)
     objects = statistics.objects(labels, len(names), spacing, rim, flat=seen.flat, scale=1 / seen.share)
+    if seen.share == 1:
+        far = statistics.distances(labels, len(names), spacing, [part.start for part in box], seen.array.shape[1:])
+        objects = [one.model_copy(update={"distance": mm}) for one, mm in zip(objects, far, strict=True)]
     voxels = np.bincount(indices.ravel(), minlength=256)
     described = [_described(channel, valid) for channel in array]
     shift = _shift(array, indices, valid, seen.flat)

@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 
-from autoseg.arrays.statistics import AFTER, BEFORE, IMAGE, alike, describe_values, objects, outlyingness, rim, thumb
+from autoseg.arrays.statistics import (
+    AFTER,
+    BEFORE,
+    IMAGE,
+    alike,
+    describe_values,
+    distances,
+    objects,
+    outlyingness,
+    rim,
+    thumb,
+)
 
 few = settings(max_examples=40, deadline=None)
 whole_numbers = arrays.arrays(np.int16, st.integers(1, 200), elements=st.integers(-300, 300))
@@ -69,6 +80,20 @@ def test_objects_are_those_of_scipy(label, flat):
         assert one.sizes == pytest.approx(np.percentile(sizes, (0, 25, 50, 75, 100)) if count else ())
         met = len(set(np.unique(numbers[edge])) - {0})
         assert one.edge == pytest.approx(met / count if count else 0)
+
+
+@few
+@given(labels, st.tuples(*[st.integers(0, 3)] * 3), st.tuples(*[st.integers(0, 3)] * 3))
+def test_a_class_stays_as_far_from_the_edge_as_its_nearest_voxel(label, starts, ends):
+    spacing, shape = (2.0, 3.0, 5.0), tuple(np.add(np.add(label.shape, starts), ends).tolist())
+    to_edge = np.full(shape, np.inf)
+    for axis, at in enumerate(np.indices(shape)):
+        if shape[axis] > 1:
+            to_edge = np.minimum(to_edge, np.minimum(at, shape[axis] - 1 - at) * spacing[axis])
+    inside = to_edge[tuple(slice(a, a + n) for a, n in zip(starts, label.shape, strict=True))]
+    nearest = [inside[label == value].min() if (label == value).any() else None for value in (1, 2, 3)]
+    expected = [None if near is None or np.isinf(near) else near for near in nearest]
+    assert distances(label, 3, spacing, starts, shape) == expected
 
 
 def test_an_image_ends_along_the_axes_that_it_has():

@@ -64,6 +64,7 @@ def test_values_objects_and_hashes_of_a_case(cube) -> None:
     ball = facts(image, label).objects["ball"]
     assert ball.count == 1 and ball.sizes == (8.0,) * 5 and ball.edge == 0.0  # what is cropped off is not there
     assert ball.border == pytest.approx(24 / 1.5)
+    assert ball.distance == 3.0  # from the image's edge, not from the crop's
     assert found.pixels != facts(image, label).pixels and found.pixels == facts(np.rint(image), label * 0).pixels
     assert found.pixels != facts(np.rint(image).astype(np.int16), label).pixels
     assert found.orientation == "" and found.nodata is None and found.sampled == 1
