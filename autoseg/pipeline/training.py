@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from autoseg import __version__
@@ -17,7 +18,7 @@ from autoseg.records import Checkpoint, Configuration, Fingerprint, Folds, Plan,
 from autoseg.steps import design
 from autoseg.steps import plan as planning
 from autoseg.steps.preprocess import channels
-from autoseg.store import Home, Preprocessed, RunFolder, load_tensors, lock, save_record, save_tensors
+from autoseg.store import Home, Preprocessed, RunFolder, load_tensors, lock, save_record
 
 if TYPE_CHECKING:
     import torch
@@ -217,23 +218,36 @@ def _same(run: Run, plan: Plan, wish: Wish, folder: RunFolder, cases: FoldCases)
 
 
 def _restore(learner: Learner, run: Run, folder: RunFolder, voice: Voice) -> None:
-    """Continues from the last checkpoint, if there is one."""
-    if not folder.checkpoint_file.exists():
-        folder.rewind_log(0)
-        return
-    where, remedy = str(folder.checkpoint_file), "--fresh starts anew and keeps the old run beside it"
+    """Continues from the last checkpoint that is whole, if there is one."""
+    files = [file for file in (folder.checkpoint_file, folder.checkpoint_before) if file.exists()]
+    step = 0
+    for file in files:
+        try:
+            step = _loaded(learner, run, file)
+            break
+        except BadFile as problem:
+            if file == files[-1]:
+                raise
+            aside = file.rename(file.with_suffix(".damaged"))  # else the next save would put it in the good one's place
+            voice.say(f"{problem.where} {problem.what}; it is now {aside.name}, going on from the one before it")
+    folder.rewind_log(step)
+    if files and step < run.settings.train.steps:
+        voice.say(f"resuming at step {step} of {run.settings.train.steps}")
+
+
+def _loaded(learner: Learner, run: Run, file: Path) -> int:
+    """The step of the checkpoint, from which the learner goes on. Raises: BadFile where it cannot."""
+    remedy = "--fresh starts anew and keeps the old run beside it"
     try:
-        header, tensors = load_tensors(Checkpoint, folder.checkpoint_file)
+        header, tensors = load_tensors(Checkpoint, file)
         if header.run != run:
-            raise BadFile("is of another run", where=where)
-        learner.load(tensors, header.step, header.skipped_steps)
+            raise BadFile("is of another run", where=str(file))
+        learner.load(tensors, header.step, header.skipped_steps, header.skipped_last)
     except BadFile as problem:
-        raise BadFile(problem.what, where=where, expected=problem.expected, remedy=remedy) from None
+        raise BadFile(problem.what, where=str(file), expected=problem.expected, remedy=remedy) from None
     except (ValueError, KeyError) as problem:  # how torch tells of the state of another optimiser
-        raise BadFile(f"is of another optimiser: {problem}", where=where, remedy=remedy) from None
-    folder.rewind_log(header.step)
-    if header.step < run.settings.train.steps:
-        voice.say(f"resuming at step {header.step} of {run.settings.train.steps}")
+        raise BadFile(f"is of another optimiser: {problem}", where=str(file), remedy=remedy) from None
+    return header.step
 
 
 def _recorded(
@@ -260,5 +274,7 @@ def _recorded(
 
 def save_checkpoint(learner: Learner, run: Run, folder: RunFolder) -> None:
     """Writes the run's state as one file."""
-    header = Checkpoint(run=run, step=learner.step, skipped_steps=learner.skipped)
-    save_tensors(folder.checkpoint_file, learner.tensors(), header)
+    header = Checkpoint(
+        run=run, step=learner.step, skipped_steps=learner.skipped, skipped_last=learner.skipped_last
+    )  # fmt: skip
+    folder.save_checkpoint(learner.tensors(), header)

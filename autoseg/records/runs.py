@@ -30,11 +30,15 @@ class Run(Record):
 
 
 class Checkpoint(Record):
-    """The header of a checkpoint file; the tensors of the network and the optimiser follow it."""
+    """The header of a checkpoint file; the tensors of the network and the optimiser follow it.
+
+    `skipped_steps` are those whose loss was not finite, `skipped_last` how many of them are the last ones in a row.
+    """
 
     run: Run
     step: int
     skipped_steps: int = 0
+    skipped_last: int = 0
 
 
 class Measures(Record):

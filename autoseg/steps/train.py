@@ -42,6 +42,7 @@ class Progress:
 class Learner:
     """The state of a run: everything that a checkpoint holds, and what it was built from.
 
+    `skipped` counts the steps whose loss was not finite, `skipped_last` those of them that came last, in a row;
     `first` is the index of the first foreground output, `head_weights` are those of deep supervision,
     `members` (V, R) uint8 says which regions each class lies in; None where the classes are the outputs.
     """
@@ -54,6 +55,7 @@ class Learner:
     precision: Precision
     step: int = 0
     skipped: int = 0
+    skipped_last: int = 0
     first: int = 1
     head_weights: tuple[float, ...] | None = None
     seed: int = 0
@@ -67,7 +69,7 @@ class Learner:
             state |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
         return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
 
-    def load(self, tensors: Mapping[str, Tensor], step: int, skipped: int) -> None:
+    def load(self, tensors: Mapping[str, Tensor], step: int, skipped: int, skipped_last: int) -> None:
         """Continues from the tensors of a checkpoint."""
         load_network(self.network, tensors)
         state: dict[int, dict[str, Tensor]] = {}
@@ -76,7 +78,7 @@ class Learner:
                 _, index, key = name.split(".", 2)
                 state.setdefault(int(index), {})[key] = value
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
-        self.step, self.skipped = step, skipped
+        self.step, self.skipped, self.skipped_last = step, skipped, skipped_last
 
 
 def load_network(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -127,8 +129,10 @@ def learn(learner: Learner, images: Tensor, labels: Tensor) -> float:
     norm = nn.utils.clip_grad_norm_(learner.network.parameters(), CLIP)
     if torch.isfinite(loss) and torch.isfinite(norm):
         learner.optimiser.step()
+        learner.skipped_last = 0
     else:
         learner.skipped += 1
+        learner.skipped_last += 1
         loss = torch.full_like(loss, torch.nan)
     learner.step += 1
     return float(loss.detach())
@@ -143,12 +147,10 @@ def train(
         validation: patches for the pseudo-Dice, which is logged every `every` steps and decides nothing.
     Raises: RunFailed after 20 steps in a row without a finite loss.
     """
-    in_a_row = 0
     began = time.perf_counter()
     for images, labels in batches.stream(learner.step, last):
         loss = learn(learner, images, labels)
-        in_a_row = in_a_row + 1 if loss != loss else 0
-        if in_a_row >= PATIENCE:
+        if learner.skipped_last >= PATIENCE:
             raise RunFailed(
                 f"the loss was not finite for {PATIENCE} steps up to step {learner.step}",
                 remedy="lower the learning rate (--set) or train in float32; the last checkpoint is good",

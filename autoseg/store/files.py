@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import struct
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 
 from autoseg.errors import AutosegError, BadFile, Busy, RunFailed
 from autoseg.records import R, Record, parse
+
+HEADER = "autoseg"  # the name of the header in a safetensors file's metadata
 
 
 @contextlib.contextmanager
@@ -67,13 +70,26 @@ def load_record(kind: type[R], file: Path, error: type[AutosegError] = BadFile) 
 
 
 def save_tensors(file: Path, tensors: Mapping[str, Any], header: Record | None = None) -> None:
-    """Writes torch tensors and a JSON header as one safetensors file."""
+    """Writes torch tensors, a JSON header and the hash of each as one safetensors file."""
     from safetensors.torch import save
 
-    metadata = {"autoseg": header.model_dump_json()} if header else None
-    content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=metadata)
+    said = header.model_dump_json() if header else ""
+    kept = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    hashes = {HEADER: _hash(said.encode()), **{name: _hash(_bytes(tensor)) for name, tensor in kept.items()}}
+    content = save(kept, metadata={HEADER: said, "blake2b": json.dumps(hashes)})
     with whole(file) as temporary:
         temporary.write_bytes(content)
+
+
+def _bytes(tensor: Any) -> memoryview:
+    """What a tensor on the CPU holds."""
+    import torch
+
+    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+
+
+def _hash(content: bytes | memoryview) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def save_arrays(file: Path, arrays: Mapping[str, NDArray[Any]], header: Record) -> None:
@@ -81,7 +97,7 @@ def save_arrays(file: Path, arrays: Mapping[str, NDArray[Any]], header: Record) 
     from safetensors.numpy import save
 
     content = save(
-        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, {"autoseg": header.model_dump_json()}
+        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, {HEADER: header.model_dump_json()}
     )
     with whole(file) as temporary:
         temporary.write_bytes(content)
@@ -97,14 +113,25 @@ def load_tensors(
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, "pt", device=device) as opened:
-            header = (opened.metadata() or {}).get("autoseg")
-            if header is None:
+        with safe_open(file, "pt") as opened:
+            told = opened.metadata() or {}
+            if not told.get(HEADER):
                 raise BadFile("is not a file of autoseg", where=str(file))
             names = [name for name in opened.keys() if wanted(name)]  # noqa: SIM118
-            return parse(kind, header, str(file)), {name: opened.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as problem:
+            tensors = {name: opened.get_tensor(name) for name in names}
+            _require_hashes(told, tensors, file)
+            return parse(kind, told[HEADER], str(file)), {name: one.to(device) for name, one in tensors.items()}
+    except (SafetensorError, OSError, ValueError, AttributeError, RecursionError) as problem:
         raise BadFile(f"cannot be read: {problem}", where=str(file), expected="a whole safetensors file") from None
+
+
+def _require_hashes(told: Mapping[str, str], tensors: Mapping[str, Any], file: Path) -> None:
+    """Raises: BadFile where a byte is not what it was; files that came without hashes are taken as they are."""
+    hashes = json.loads(told.get("blake2b", "{}"))
+    found = {HEADER: _hash(told[HEADER].encode()), **{name: _hash(_bytes(one)) for name, one in tensors.items()}}
+    changed = [name for name, here in found.items() if hashes and hashes.get(name) != here]
+    if changed:
+        raise BadFile(f"was changed after it was written (in {changed[0]})", where=str(file))
 
 
 def load_header(kind: type[R], file: Path) -> R:
@@ -118,7 +145,7 @@ def load_header(kind: type[R], file: Path) -> R:
         ends = [place["data_offsets"][1] for name, place in fields.items() if name != "__metadata__"]
         if file.stat().st_size != 8 + length + max(ends, default=0):
             raise BadFile("is cut short", where=str(file), expected="a whole safetensors file")
-        return parse(kind, fields["__metadata__"]["autoseg"], str(file))
+        return parse(kind, fields["__metadata__"][HEADER], str(file))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, IndexError, RecursionError):
         raise BadFile("cannot be read", where=str(file), expected="a whole safetensors file of autoseg") from None
 

@@ -7,9 +7,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autoseg.records import Checkpoint, Run, Scores
-from autoseg.store.files import load_header, load_record, save_text
+from autoseg.store.files import load_header, load_record, save_tensors, save_text
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class RunFolder:
     @property
     def checkpoint_file(self) -> Path:
         return self.folder / "checkpoint.safetensors"
+
+    @property
+    def checkpoint_before(self) -> Path:
+        return self.folder / "checkpoint_before.safetensors"
 
     @property
     def log_file(self) -> Path:
@@ -45,6 +50,14 @@ class RunFolder:
     def checkpoint(self) -> Checkpoint | None:
         """The header of its last checkpoint; None when there is none."""
         return load_header(Checkpoint, self.checkpoint_file) if self.checkpoint_file.exists() else None
+
+    def save_checkpoint(self, tensors: Mapping[str, Any], header: Checkpoint) -> None:
+        """Writes the run's state as one file; that which was the last before stays beside it."""
+        fresh = self.folder / "checkpoint_next.safetensors"
+        save_tensors(fresh, tensors, header)
+        if self.checkpoint_file.exists():
+            self.checkpoint_file.replace(self.checkpoint_before)
+        fresh.replace(self.checkpoint_file)
 
     def scores(self) -> Scores | None:
         """The scores of its validation cases; None before the run is finished."""

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from autoseg.cli import main
 from autoseg.records import Checkpoint
+from autoseg.steps import train as step
 from autoseg.store import Home, load_tensors, save_tensors
 
 TOPOLOGY = {"features": "[4,8]", "strides": "[[1,1],[2,2]]", "kernels": "[[3,3],[3,3]]",
@@ -38,7 +39,9 @@ def lose_a_case(home: Path) -> None:
 
 
 def test_a_damaged_checkpoint_is_told_with_the_remedy(trained: Path) -> None:
-    file = Home(trained).run_folder("Task02_Discs", "default", "2d", 0, 0).checkpoint_file
+    folder = Home(trained).run_folder("Task02_Discs", "default", "2d", 0, 0)
+    file = folder.checkpoint_file
+    folder.checkpoint_before.unlink(missing_ok=True)
     header, tensors = load_tensors(Checkpoint, file)
     whole = file.read_bytes()
     save_tensors(file, {**tensors, "optimiser.x": torch.ones(1)}, header)
@@ -47,6 +50,28 @@ def test_a_damaged_checkpoint_is_told_with_the_remedy(trained: Path) -> None:
         file.write_bytes(content)
         told = run(trained, "train", "2d", "0", "--steps", "2")
         assert told.exit_code == 2 and "checkpoint.safetensors" in told.stderr and "--fresh" in told.stderr
+
+
+@pytest.mark.parametrize("damage", ["cut short", "a changed byte", "gone"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(trained: Path, damage: str) -> None:
+    folder = Home(trained).run_folder("Task02_Discs", "default", "2d", 0, 0)
+    record = folder.run()
+    header, tensors = load_tensors(Checkpoint, folder.checkpoint_file)
+    tensors = {name: value.clone() for name, value in tensors.items()}  # they lie in the file, which is damaged below
+    assert record is not None and header.step == 2
+    learner = step.build(record.settings, record.question, 0, torch.device("cpu"), record.precision)
+    save_tensors(folder.checkpoint_before, learner.tensors(), header.model_copy(update={"step": 0}))
+    content = bytearray(folder.checkpoint_file.read_bytes())
+    content[-5] ^= 1
+    if damage == "gone":
+        folder.checkpoint_file.unlink()
+    else:
+        folder.checkpoint_file.write_bytes(content if damage == "a changed byte" else content[:-100])
+    told = run(trained, "train", "2d", "0", "--steps", "2")
+    assert told.exit_code == 0 and "resuming at step 0 of 2" in told.stderr
+    assert ("going on from the one before it" in told.stderr) == (damage != "gone")
+    again = load_tensors(Checkpoint, folder.checkpoint_file)[1]
+    assert all(torch.equal(again[name], value) for name, value in tensors.items())
 
 
 def test_folds_of_different_plans_are_not_one_model(trained: Path) -> None:

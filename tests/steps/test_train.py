@@ -72,7 +72,7 @@ def test_stopped_and_resumed_equals_never_stopped(stop: int, optimiser: str, pre
     first = learner(precision=precision, **part)
     before = [p.loss for p in run(first, stop)]
     second = learner(seed=77, precision=precision, **part)
-    second.load(first.tensors(), first.step, first.skipped)
+    second.load(first.tensors(), first.step, first.skipped, first.skipped_last)
     after = [p.loss for p in run(second, 20)]
     assert before + after == losses
     assert same(second.tensors(), unbroken.tensors())
@@ -84,7 +84,7 @@ def test_what_a_network_draws_is_drawn_again_after_a_stop() -> None:
     losses = [p.loss for p in run(unbroken, 8)]
     before = [p.loss for p in run(first, 3)]
     torch.randn(5)  # whatever else is drawn in between
-    second.load(first.tensors(), first.step, first.skipped)
+    second.load(first.tensors(), first.step, first.skipped, first.skipped_last)
     assert before + [p.loss for p in run(second, 8)] == losses
     assert same(second.tensors(), unbroken.tensors())
     plain = learner()
