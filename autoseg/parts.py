@@ -286,7 +286,12 @@ OPTIMISERS = Table(
 SCHEDULES = Table(
     "schedule",
     "(steps, **options) -> (step) -> factor of the learning rate, 0..1",
-    {"poly": "autoseg.steps.optimise:poly", "constant": "autoseg.steps.optimise:constant"},
+    {
+        "poly": "autoseg.steps.optimise:poly",
+        "cosine": "autoseg.steps.optimise:cosine",
+        "one_cycle": "autoseg.steps.optimise:one_cycle",
+        "constant": "autoseg.steps.optimise:constant",
+    },
 )
 TABLES = {
     "readers": READERS,
