@@ -99,7 +99,7 @@ def _files(patterns: Sequence[str], option: str) -> list[Path]:
     """The absolute paths of the images that globs, file names and folders name, sorted, each once."""
     met: set[Path] = set()
     for pattern in patterns:
-        path = Path(pattern).expanduser()
+        path = Path(os.path.expanduser(pattern))  # noqa: PTH111 - an unknown ~user stays, and is not found
         if path.is_dir():
             names = [str(file) for file in path.iterdir()]
         else:

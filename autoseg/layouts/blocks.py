@@ -42,7 +42,8 @@ class Blocks(NamedTuple):
     @property
     def text(self) -> str:
         """As it is written on the command line, in metres."""
-        return f"blocks:{self.size:.12g}:{self.buffer:.12g}"
+        size, buffer = (np.format_float_positional(metres, trim="-") for metres in self)
+        return f"blocks:{size}:{buffer}"
 
 
 def length(metres: float) -> str:
@@ -125,7 +126,7 @@ def tiles_of(folder: Path, cases: Sequence[CaseFiles]) -> Tiles:
         bare = [id for id, place in found.items() if place.crs is None]
         raise BadTask(f"{len(bare)} cases name no coordinate system ({listed(bare)}), others do", where=OPTION)
     system = next(iter(systems), None)
-    flat = len(systems) == 1 and (system is None or system.is_projected)
+    flat = len(systems) == 1 and (system is None or not system.is_geographic)
     places = [place.in_metres() if flat else place.in_degrees() for place in found.values()]
     return Tiles(tuple(found), np.array(places, float).reshape(-1, 4), PLANE if flat else DEGREES)
 
@@ -137,14 +138,22 @@ class _Place(NamedTuple):
     bounds: tuple[float, float, float, float] | None
 
     def in_metres(self) -> Numbers:
-        factor = 1.0 if self.crs is None else float(self.crs.linear_units_factor[1])
+        # a system of some building site says nothing of its units
+        factor = float(self.crs.linear_units_factor[1]) if self.crs is not None and self.crs.is_projected else 1.0
         return np.array(self.bounds, float) * factor
 
     def in_degrees(self) -> Numbers:
+        from rasterio._err import CPLE_BaseError  # some of GDAL's own errors come through as they are
+        from rasterio.errors import RasterioError
         from rasterio.warp import transform_bounds
 
         assert self.bounds is not None
-        west, south, east, north = transform_bounds(self.crs, "EPSG:4326", *self.bounds)
+        try:
+            west, south, east, north = transform_bounds(self.crs, "EPSG:4326", *self.bounds)
+        except (RasterioError, CPLE_BaseError) as problem:
+            raise BadTask(f"coordinates cannot be brought to degrees: {problem}", where=OPTION) from None
+        if not np.isfinite([west, south, east, north]).all():
+            raise BadTask(f"coordinates {self.bounds} lie outside {self.crs.to_string()}", where=OPTION)
         return np.array([west, south, east if east >= west else east + 360, north], float)
 
 

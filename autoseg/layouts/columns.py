@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
@@ -53,7 +54,8 @@ def _parsed(text: str, option: str) -> tuple[Path, list[str]]:
     """The file, the column and perhaps the column of the cases. The longest beginning that is a file is the file."""
     parts = text.split(":")
     for length in range(len(parts), 0, -1):
-        file, names = Path(":".join(parts[:length])).expanduser(), [name.strip() for name in parts[length:]]
+        file = Path(os.path.expanduser(":".join(parts[:length])))  # noqa: PTH111 - an unknown ~user is no file
+        names = [name.strip() for name in parts[length:]]
         if file.is_file():
             if len(names) not in (1, 2) or not all(names):
                 raise BadUsage(f"{text!r} names no column", where=option, expected=FORM)

@@ -133,12 +133,11 @@ def tried(
         }
         if max(taken.values()) <= allowed:
             sized = {
-                title: one.model_copy(
-                    update={"memory": Memory(bytes=taken.get(title, taken.get("3d", 0)), method=told)}
-                )
+                title: one.model_copy(update={"memory": Memory(bytes=taken[title], method=told)})
                 for title, one in plan.configurations.items()
+                if title in taken
             }
-            return plan.model_copy(update={"configurations": sized, "target": target})
+            return plan.model_copy(update={"configurations": {**plan.configurations, **sized}, "target": target})
         room *= allowed / max(taken.values())
         voice.say(f"a training step took {max(taken.values()) / 1e9:.1f} GB; planning for less")
     raise BadPlan(

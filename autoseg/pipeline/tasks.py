@@ -168,7 +168,8 @@ def _amended(plan: Plan, changes: Mapping[str, Any]) -> Plan:
     """The plan as the user wants it. Raises: BadPlan for a field that there is not."""
     if not changes:
         return plan
-    made = amend(plan, {_path(plan, field): value for field, value in changes.items()}, where="--set")
+    changes = {_path(plan, field): value for field, value in changes.items()}
+    made = amend(plan, changes, where="--set")
     sized = {
         title: one.model_copy(update={"memory": design.memory_of(one, made.question, made.target)})
         for title, one in made.configurations.items()
@@ -259,7 +260,7 @@ def prepare(
     folders: dict[str, Preprocessed] = {}
     for title, configuration in configurations.items():
         preprocess.require_sizes(title, configuration, measured.usable.values())
-        folder = home.preprocessed(plan.task, preprocess.key(configuration, measured.usable.values()))
+        folder = home.preprocessed(plan.task, preprocess.key(configuration, plan.question, measured.usable.values()))
         if folder not in folders.values():  # two configurations may share their arrays
             job = partial(
                 _prepare, folder=home.task_folder(plan.task), configuration=configuration, question=plan.question,

@@ -56,7 +56,8 @@ class Windows:
         rows, columns = self.shape
         if self.channels * rows * columns <= large:
             return [self.all]
-        return spread(self.shape, self.block, edge, max(1, budget // (self.channels * edge**2)))
+        values = self.channels * math.prod(window_size(self.shape, self.block, edge))
+        return spread(self.shape, self.block, edge, max(1, budget // values))
 
 
 def blank(shape: tuple[int, int], spacing: tuple[float, float], placement: dict[str, object]) -> Image:
@@ -64,16 +65,21 @@ def blank(shape: tuple[int, int], spacing: tuple[float, float], placement: dict[
     return Image(np.broadcast_to(np.uint8(0), (1, *shape)), spacing, None, placement)
 
 
+def window_size(shape: tuple[int, int], block: tuple[int, int], edge: int) -> list[int]:
+    """Rows and columns of a window: `edge`, rounded up to whole blocks where these are smaller, cut to the image."""
+    return [
+        min(full, math.ceil(edge / step) * step if step < edge else edge)
+        for full, step in zip(shape, block, strict=True)
+    ]
+
+
 def spread(shape: tuple[int, int], block: tuple[int, int], edge: int, count: int) -> list[Window]:
     """Up to `count` windows of one size in even rows and columns over the image, aligned to its blocks, top to bottom.
 
     Args:
-        edge: rows and columns of a window, rounded up to whole blocks where these are smaller, cut to the image.
+        edge: see `window_size`.
     """
-    sizes = [
-        min(full, math.ceil(edge / step) * step if step < edge else edge)
-        for full, step in zip(shape, block, strict=True)
-    ]
+    sizes = window_size(shape, block, edge)
     places = [max(1, full // size) for full, size in zip(shape, sizes, strict=True)]
     rows = min(places[0], count, max(1, round(math.sqrt(count * shape[0] / shape[1]))))
     columns = min(places[1], max(1, count // rows))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from autoseg import parts, spelling
 from autoseg.errors import BadPlan
@@ -148,15 +148,17 @@ def memory_of(one: Configuration, question: Question, target: Target) -> Memory:
     """The estimate for a configuration as it is."""
     channels = preprocess.inputs(one.normalise, question, one.previous)
     outputs = len(question.outputs)
-    return _told(_estimate(one.network, channels, outputs, one.patch, target, one.train.optimiser, one.batch))
+    wish = one.train.precision
+    return _told(_estimate(one.network, channels, outputs, one.patch, target, one.train.optimiser, one.batch, wish))
 
 
 def _estimate(
-    network: Network, channels: int, outputs: int, patch: Shape, target: Target, optimiser: Part, batch: int
-) -> Estimate:
+    network: Network, channels: int, outputs: int, patch: Shape, target: Target, optimiser: Part, batch: int,
+    wish: Literal["auto", "bf16", "float32"] = "auto",
+) -> Estimate:  # fmt: skip
     from autoseg.steps import memory
 
-    kind = memory.precision_on(target.device)
+    kind = memory.precision_on(target.device) if wish == "auto" else wish
     return memory.estimate(
         network, channels, outputs, patch, batch, device=target.device, precision=kind, optimiser=optimiser
     )

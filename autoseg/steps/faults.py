@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.image import Array
+from autoseg.layouts.labels_map import LONGEST
 from autoseg.readers.colours import MANY, UNKNOWN, remedy, spelled
 from autoseg.records import Fault, Question
 from autoseg.steps import cases
@@ -89,13 +90,13 @@ def _is_soft(label: Array, strange: Sequence[float]) -> bool:
     values = np.sort(strange)
     met, between = np.zeros(len(values)), np.zeros(len(values))
     for drawn in label[:, None]:
-        part = drawn.astype(np.float32)
+        part = drawn.astype(np.float64)
         odd = np.isin(part, values)
         low, high = (found(part, (1, NEAR, NEAR))[odd] for found in (ndimage.minimum_filter, ndimage.maximum_filter))
         which, inside = np.searchsorted(values, part[odd]), (low < part[odd]) & (part[odd] < high)
         met += np.bincount(which, minlength=len(values))
         between += np.bincount(which[inside], minlength=len(values))
-    return bool((between >= SOFT * met).mean() >= SOFT)
+    return bool(((met > 0) & (between >= SOFT * met)).mean() >= SOFT)
 
 
 def _sharpen(question: Question, strange: dict[float, int]) -> str:
@@ -103,7 +104,8 @@ def _sharpen(question: Question, strange: dict[float, int]) -> str:
     if len(question.labels) > 2 or question.regions:
         return "export the masks without smoothing, because a value between two classes may be that of a third"
     (low, first), (high, second) = sorted((value, name) for name, value in question.labels.items())
-    if any(not value.is_integer() for value in strange) or min(strange) < low or max(strange) > high:
+    outside = min(strange) < low or max(strange) > high
+    if outside or high - low > LONGEST or any(not value.is_integer() for value in strange):
         return f"threshold the masks at {(low + high) / 2:g}"
     middle = (low + high) // 2
     ranges = f"{low}..{middle}={first},{high}={second},{middle + 1}..{high - 1}={second}"

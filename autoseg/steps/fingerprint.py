@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 
 from autoseg.arrays import statistics
 from autoseg.arrays.alignment import Shift, best_shift, borders
-from autoseg.arrays.boxes import Box, crop, nonzero_box
+from autoseg.arrays.boxes import Box, crop
 from autoseg.arrays.intensity import describe
 from autoseg.errors import BadData
 from autoseg.image import IGNORE, Mask, volume_spacing
 from autoseg.readers import nodata, orientation
 from autoseg.readers.colours import ColourCoded
 from autoseg.records import CaseFacts, CaseFiles, Fault, Intensity, Question, Values
-from autoseg.steps import cases, faults
+from autoseg.steps import cases, faults, preprocess
 from autoseg.steps.look import Look, look
 
-VERSION = 3  # of what is measured and how: facts of another version are measured again
+VERSION = 4  # of what is measured and how: facts of another version are measured again
 THUMBED = 1 << 20  # pixels of a slice that a thumb is made of
 
 
@@ -50,7 +50,7 @@ def examine(folder: Path, files: CaseFiles, question: Question) -> CaseFacts:
 def measure(seen: Look, question: Question, sha256: str, found: list[Fault]) -> CaseFacts:
     """The facts of what is looked at of a case, with the given faults and those found here."""
     z, y, x = seen.array.shape[1:] if not seen.flat else (1, *seen.grid.shape)
-    box = _box(seen)
+    box = preprocess.box_of(seen.array, seen.valid, question, flat=seen.flat)
     size = tuple(part.stop - part.start for part in box)
     facts = CaseFacts(
         sha256=sha256,
@@ -79,7 +79,7 @@ def _contents(seen: Look, question: Question, box: Box) -> dict[str, Any]:
     names = question.classes[question.background :]
     rim, spacing = crop(seen.rim, box), volume_spacing(seen.grid.spacing)
     objects = statistics.objects(labels, len(names), spacing, rim, flat=seen.flat, scale=1 / seen.share)
-    if seen.share == 1:
+    if seen.share == 1 and (not seen.flat or len(indices) == 1):
         far = statistics.distances(labels, len(names), spacing, [part.start for part in box], seen.array.shape[1:])
         objects = [one.model_copy(update={"distance": mm}) for one, mm in zip(objects, far, strict=True)]
     voxels = np.bincount(indices.ravel(), minlength=256)
@@ -108,13 +108,6 @@ def _short(intensity: Intensity | None) -> Intensity | None:
         return None
     mean, sd, *quantiles = (float(f"{x:.8g}") for x in (intensity.mean, intensity.sd, *intensity.quantiles))
     return Intensity(mean=mean, sd=sd, quantiles=tuple(quantiles))
-
-
-def _box(seen: Look) -> Box:
-    """The box of the voxels that are valid and not zero; flat images stay whole."""
-    if seen.flat:
-        return tuple(slice(0, size) for size in seen.array.shape[1:])
-    return nonzero_box(seen.array, seen.valid)
 
 
 def _shift(array: NDArray[Any], indices: NDArray[np.uint8], valid: Mask | None, flat: bool) -> Shift | None:

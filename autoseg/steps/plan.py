@@ -179,21 +179,18 @@ def _configurations(views: Mapping[str, View], about: About) -> dict[str, Config
         raise refused
     if "3d" in made and (lower := _lowered(views["3d"], made["3d"], about)):
         made["3d_lowres"] = _configuration("3d_lowres", lower, about)
-        made["3d_cascade"] = _cascade(made["3d"])
+        made["3d_cascade"] = _configuration("3d_cascade", views["3d"], about, "3d_lowres")
         share = prod(made["3d"].patch) / prod(views["3d"].shape)
         about.because["configurations.3d_lowres"] = (
             f"a patch of 3d covers {share:.1%} of the median image, less than {LOWRES_SHARE:.0%}: "
             f"here the image has {lower.size} voxels"
         )
-        about.because["configurations.3d_cascade"] = (
-            "3d, given the prediction of 3d_lowres beside the image; its memory is taken to be that of 3d, as "
-            "only its first convolution differs"
-        )
+        about.because["configurations.3d_cascade"] = "3d, given the prediction of 3d_lowres beside the image"
     return made
 
 
-def _configuration(title: str, view: View, about: About) -> Configuration:
-    room, here = _room(view, about), f"configurations.{title}"
+def _configuration(title: str, view: View, about: About, previous: str | None = None) -> Configuration:
+    room, here = _room(view, about, previous), f"configurations.{title}"
     made = design.design(about.variant, room)
     reasons.spacing(here, view, about.because)
     reasons.size(here, view, room, made, about.because)
@@ -202,16 +199,11 @@ def _configuration(title: str, view: View, about: About) -> Configuration:
         spacing=tuple(round(s, 6) for s in view.spacing), axes=view.axes, patch=made.found.patch,
         batch=made.found.batch, normalise=about.normalise,
         resample=_resample(here, about.fingerprint, about.because), network=made.network,
-        train=_train(here, made.found, about), memory=made.memory,
+        train=_train(here, made.found, about), memory=made.memory, previous=previous,
     )  # fmt: skip
 
 
-def _cascade(full: Configuration) -> Configuration:
-    """The full resolution once more, given what the low one predicts; its first convolution alone costs more."""
-    return full.model_copy(update={"previous": "3d_lowres"})
-
-
-def _room(view: View, about: About) -> Room:
+def _room(view: View, about: About, previous: str | None = None) -> Room:
     asked, dims = about.variant.architecture.name, len(view.shape)
     outputs = about.question.outputs
     weigh = weigh_of(asked, about.target, about.rules, _counted(about) if about.rules == "nnunet" else len(outputs))
@@ -220,7 +212,7 @@ def _room(view: View, about: About) -> Room:
         fitted = (topology.fit(view.shape, view.spacing, weigh, one, view.voxels) for one in (limits, widened(limits)))
         narrow, wide = fitted
         limits = widened(limits) if wide.patch == narrow.patch else limits
-    channels = preprocess.inputs(about.normalise, about.question)
+    channels = preprocess.inputs(about.normalise, about.question, previous)
     return Room(
         view.shape, view.spacing, view.voxels, channels, len(outputs), limits, weigh, about.target,
         recipe.optimiser(about.target, about.rules), binding=about.rules == "default",

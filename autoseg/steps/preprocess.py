@@ -42,15 +42,21 @@ class Geometry:
     dims: int
 
 
-def key(configuration: Configuration, facts: Iterable[CaseFacts] = ()) -> str:
+def key(configuration: Configuration, question: Question, facts: Iterable[CaseFacts] = ()) -> str:
     """Names a way of preprocessing: configurations with the same key share their arrays.
 
-    Slices are never resampled across: `2d` has the arrays of `3d` where all cases have one distance between slices.
+    Slices are never resampled across: `2d` has the arrays of `3d` where all cases have one distance between slices, and
+    no other axis so coarse that `3d` does not interpolate along it.
     """
     said = configuration.model_dump(mode="json", include={"spacing", "axes", "normalise", "resample"})
-    dims, distances = configuration.dims, {round(fact.spacing[configuration.axes[0]], 6) for fact in facts}
+    said["read"] = question.model_dump(mode="json", include={"reader", "colours", "ignore"})
+    said["values"] = sorted(cases.index_of(question).items())
+    dims, grids = configuration.dims, [[fact.spacing[axis] for axis in configuration.axes] for fact in facts]
+    distances = {round(grid[0], 6) for grid in grids}
     if dims == 2 and len(distances) == 1:
-        said["spacing"], dims = [*distances, *said["spacing"]], 3
+        solid = [*distances, *configuration.spacing]
+        if all(coarse_axis(grid, solid, ANISOTROPY) in (None, 0) for grid in grids):
+            said["spacing"], dims = solid, 3
     return hashlib.sha256(json.dumps([said, dims, POINTS, SPARSE]).encode()).hexdigest()[:12]
 
 
@@ -84,7 +90,7 @@ def prepare_image(
     """The image as the network sees it: (C, *shape in the plan's axes and spacing), and the way back."""
     array = as_volume(image.array)
     valid = None if image.valid is None else as_volume(image.valid[None])[0]
-    box = _box(array, valid, image, question)
+    box = box_of(array, valid, question, flat=len(image.spacing) == 2)
     axes = configuration.axes
     order = (0, *(axis + 1 for axis in axes))
     channels = np.ascontiguousarray(crop(array, box).transpose(order))
@@ -145,9 +151,9 @@ def restore(indices: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]
     return full if geometry.dims == 3 else full[0]
 
 
-def _box(array: NDArray[np.generic], valid: NDArray[np.bool_] | None, image: Image, question: Question) -> Box:
-    """Volumes of tasks with a background lose their empty borders; pictures and rasters stay whole."""
-    if len(image.spacing) == 3 and question.background:
+def box_of(array: NDArray[np.generic], valid: NDArray[np.bool_] | None, question: Question, *, flat: bool) -> Box:
+    """Volumes (C, z, y, x) of tasks with a background lose their empty borders; pictures and rasters stay whole."""
+    if question.background and not flat:
         return nonzero_box(array, valid)
     return tuple(slice(0, n) for n in array.shape[1:])
 

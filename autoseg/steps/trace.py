@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from autoseg import losses
 from autoseg.errors import BadPlan
 from autoseg.nets import survey
+from autoseg.nets.layers import Wide
 from autoseg.records import Network, Shape
 from autoseg.steps.device import Precision, autocast
 from autoseg.steps.hollow import Hollow, hollowed, without_numbers
@@ -73,14 +74,20 @@ def trace(
     A number that a part looks at is 1. Raises: BadPlan naming the part that cannot be built.
     """
     loss_of, taken = losses.build(loss, 1, (1.0,) * outputs), _Taken(device)
-    module = _built(network, channels, outputs, patch)
-    with taken:
-        events = _step(taken, module, (SAMPLES, channels, *patch), loss_of, precision)
+    module = _built(network, channels, outputs, patch, device)
+    try:
+        with taken:
+            events = _step(taken, module, (SAMPLES, channels, *patch), loss_of, precision)
+    except Exception as problem:  # whatever the code of a plug-in raises
+        survey.survey(network, channels, outputs, patch)  # names the part, where the plan is at fault
+        what = f"its memory cannot be estimated: {type(problem).__name__}: {problem}"
+        remedy = "a part must not choose sizes by the numbers that it is given"
+        raise BadPlan(what, where="network or loss", remedy=remedy) from problem
     kept = sum(block.each for block in taken.blocks if block.kind == "activations")
     return Trace(tuple(taken.blocks), events, taken.standing, kept, tuple(p.nbytes for p in module.parameters()))
 
 
-def _built(network: Network, channels: int, outputs: int, patch: Shape) -> nn.Module:
+def _built(network: Network, channels: int, outputs: int, patch: Shape, device: str) -> nn.Module:
     """The network with hollow weights; made with some that are not drawn where it looks at numbers."""
     try:
         with torch.device("meta"), survey.Undrawn():
@@ -88,6 +95,9 @@ def _built(network: Network, channels: int, outputs: int, patch: Shape) -> nn.Mo
     except BadPlan:  # is raised again, if it is not for want of numbers
         with survey.Undrawn():
             module = survey.build(network, channels, outputs, patch)
+    for one in module.modules():
+        if device != "cpu" and isinstance(one, Wide):
+            one.__class__ = nn.Conv3d  # type: ignore[assignment]  # it computes in half the precision there
     return hollowed(module.train())
 
 

@@ -135,7 +135,9 @@ def test_an_explanation_goes_with_no_option_that_makes_a_plan(balls_3d: Path) ->
 
 def test_a_field_of_a_configuration_is_set_by_its_short_path(balls_3d: Path) -> None:
     told = run("plan", "Task01", "--device", "cuda", "--memory", "8GB", "--set", "3d.batch=3", "--json", home=balls_3d)
-    assert json.loads(told.stdout)["configurations"]["3d"]["batch"] == 3
+    made = json.loads(told.stdout)
+    assert made["configurations"]["3d"]["batch"] == 3
+    assert made["because"]["configurations.3d.batch"] == "set by hand" and "3d.batch" not in made["because"]
 
 
 def test_another_machine_can_be_planned_for(balls_3d: Path) -> None:

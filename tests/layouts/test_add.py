@@ -193,8 +193,9 @@ def test_labels_that_are_no_classes(tmp_path: Path) -> None:
 def test_globs_that_match_nothing(tmp_path: Path) -> None:
     images, labels = pictures(tmp_path, "{}.png", "{}.png")
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(BadUsage, match="--images: no file matches"):
-        from_globs("T", [str(tmp_path / "nothing/*")], labels)
+    for nothing in (str(tmp_path / "nothing/*"), "~nobody_of_that_name/*.png"):
+        with pytest.raises(BadUsage, match="--images: no file matches"):
+            from_globs("T", [nothing], labels)
     with pytest.raises(BadUsage, match=r"--labels.*notes.txt.*expected one of .nii.gz"):
         from_globs("T", images, [str(tmp_path / "notes.txt")])
     with pytest.raises(BadUsage, match="labels too"):

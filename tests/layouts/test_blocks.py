@@ -33,7 +33,12 @@ def utm(x: float, y: float) -> Affine:
 
 @pytest.mark.parametrize(
     ("text", "blocks"),
-    [("blocks:2km:200m", (2000, 200)), ("blocks:2000:200", (2000, 200)), ("blocks:0.5km", (500, 0))],
+    [
+        ("blocks:2km:200m", (2000, 200)),
+        ("blocks:2000:200", (2000, 200)),
+        ("blocks:0.5km", (500, 0)),
+        ("blocks:0.00001:0.00001", (1e-5, 1e-5)),
+    ],
 )
 def test_blocks_are_spelled_with_units(text: str, blocks: tuple[float, float]) -> None:
     assert Blocks.parse(text) == blocks and Blocks.parse(Blocks.parse(text).text) == blocks
@@ -63,6 +68,15 @@ def test_feet_become_metres_and_no_system_means_metres(tmp_path: Path) -> None:
     assert feet.bounds[0, 0] == pytest.approx(1_000_000 * 1200 / 3937)
     bare = tiles_of(tmp_path, [save(tmp_path / "b.tif", None, utm(70, 80))])
     assert bare.grid is PLANE and bare.bounds.tolist() == [[70, 0, 150, 80]]
+
+
+def test_a_building_sites_own_system_is_plain_and_what_lies_outside_its_system_is_told(tmp_path: Path) -> None:
+    site = 'LOCAL_CS["site grid",UNIT["metre",1]]'
+    tiles = tiles_of(tmp_path, [save(tmp_path / f"{n}.tif", site, utm(80 * n, 80)) for n in range(2)])
+    assert tiles.grid is PLANE and tiles.bounds[1].tolist() == [80, 0, 160, 80]
+    far = [save(tmp_path / "far.tif", "EPSG:32633", utm(1e12, 1e12)), save(tmp_path / "b.tif", "EPSG:4326", utm(1, 2))]
+    with pytest.raises(BadTask, match=r"coordinates .* (lie outside|cannot be brought)"):
+        tiles_of(tmp_path, far)
 
 
 def test_two_systems_meet_in_degrees(tmp_path: Path) -> None:

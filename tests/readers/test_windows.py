@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,8 @@ def test_small_is_read_whole_and_large_by_windows() -> None:
     assert opened.some(large=12_000_000) == [opened.all] == [(slice(0, 3000), slice(0, 2000))]
     assert len(opened.some(large=11_999_999, budget=4_000_000, edge=512)) == 6
     assert len(opened.some(large=10, budget=1, edge=512)) == 1
+    askew = Windows(grid, 1, (384, 384), note).some(large=10, budget=2_000_000, edge=512)
+    assert len(askew) == 3 and sum(prod(part.stop - part.start for part in one) for one in askew) <= 2_000_000
     opened.whole()
     assert read == [opened.all]
 

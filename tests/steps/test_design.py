@@ -27,7 +27,7 @@ from autoseg.records import (
     amend,
 )
 from autoseg.steps import topology
-from autoseg.steps.design import SAFE, Room, Variant, class_weights, design, network_of, require_parts
+from autoseg.steps.design import SAFE, Room, Variant, class_weights, design, memory_of, network_of, require_parts
 from autoseg.steps.plan import make
 from autoseg.steps.topology import Limits, Topology
 
@@ -180,6 +180,27 @@ def with_insert(act: Callable[[nn.Module, torch.Tensor], Any]) -> Plan:
     parts.INSERTS.add("odd")(lambda channels: Odd(act))
     inserts = [{"part": {"name": "odd"}, "place": "skip", "stages": [1, 2]}]
     return amend(plan(), {"configurations.3d.network.inserts": inserts})
+
+
+@pytest.mark.parametrize("act", [raises, lambda module, x: x[:, :1]])
+def test_an_insert_that_fails_is_named_where_its_memory_is_estimated_first(act: Any) -> None:
+    parts.INSERTS.add("odd")(lambda channels: Odd(act))
+    with pytest.raises(BadPlan, match=r"insert odd at skip stage \d"):
+        plan(variant=Variant(inserts=parse("odd@skip")))
+
+
+def test_a_part_that_chooses_sizes_by_numbers_is_told_so() -> None:
+    parts.INSERTS.add("odd")(lambda channels: Odd(lambda module, x: x + x[x > 0].sum()))
+    with pytest.raises(BadPlan, match=r"memory cannot be estimated: .*must not choose sizes by the numbers"):
+        plan(variant=Variant(inserts=parse("odd@skip")))
+
+
+def test_the_memory_of_a_configuration_is_that_of_its_own_precision() -> None:
+    made = plan()
+    cuda = made.target.model_copy(update={"device": "cuda"})
+    asked = (amend(made, {"configurations.3d.train.precision": kind}) for kind in ("float32", "bf16", "auto"))
+    wide, narrow, usual = (memory_of(one.configurations["3d"], made.question, cuda).bytes for one in asked)
+    assert wide > narrow == usual
 
 
 @pytest.mark.parametrize(

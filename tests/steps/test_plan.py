@@ -9,6 +9,7 @@ import pytest
 from autoseg.errors import BadData, BadPlan, BadUsage
 from autoseg.parts import AUGMENTATIONS, NORMALISERS, RESAMPLERS
 from autoseg.records import CaseFacts, Channel, Fault, Fingerprint, Intensity, Plan, Question, Target, amend, parse
+from autoseg.steps.design import require_parts
 from autoseg.steps.plan import configuration_of, hours, make, schedule_for, steps_in
 from autoseg.steps.preprocess import inputs
 
@@ -79,6 +80,14 @@ def test_a_large_volume_gets_a_low_resolution_and_a_cascade() -> None:
     for nonsense in ("3d_cascade", "4d"):
         with pytest.raises(BadPlan, match=f"3d_cascade goes on from {nonsense}, which is no other configuration"):
             amend(made, {"configurations.3d_cascade.previous": nonsense})
+
+
+def test_a_cascade_with_many_classes_takes_a_smaller_patch_that_fits() -> None:
+    labels = {"background": 0, **{f"class {n}": n for n in range(1, 60)}}
+    made = plan(fingerprint((300, 400, 400), count=30), CUDA, question().model_copy(update={"labels": labels}))
+    full, cascade = (made.configurations[title] for title in ("3d", "3d_cascade"))
+    assert max(full.memory.bytes, cascade.memory.bytes) <= CUDA.memory and prod(cascade.patch) < prod(full.patch)
+    require_parts(made)
 
 
 def test_flat_tasks_have_no_3d_and_say_what_there_is() -> None:

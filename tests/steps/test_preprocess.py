@@ -183,13 +183,24 @@ def test_one_distance_between_slices_makes_2d_and_3d_the_same_arrays(axes, dista
     for one, other in zip(prepare(case, flat, QUESTION)[:2], prepare(case, solid, QUESTION)[:2], strict=True):
         assert np.array_equal(one, other)
     facts = CaseFacts(sha256="", spacing=spacing)
-    assert key(flat, [facts] * 3) == key(solid, [facts] * 3) == key(solid)
+    assert key(flat, QUESTION, [facts] * 3) == key(solid, QUESTION, [facts] * 3) == key(solid, QUESTION)
     wider = facts.model_copy(update={"spacing": tuple(2 * s for s in spacing)})
-    assert key(flat, [facts, wider]) == key(flat) != key(solid)
+    assert key(flat, QUESTION, [facts, wider]) == key(flat, QUESTION) != key(solid, QUESTION)
 
 
 def test_the_key_follows_what_changes_the_arrays_and_nothing_else() -> None:
     settings = configuration()
-    assert key(settings) == key(amend(settings, {"train.steps": 9, "batch": 7}))
-    assert key(settings) != key(amend(settings, {"spacing": [2.0, 1.0, 1.0]}))
-    assert key(settings) != key(amend(settings, {"normalise.0.options": {"masked": True}}))
+    first = key(settings, QUESTION)
+    assert first == key(amend(settings, {"train.steps": 9, "batch": 7}), QUESTION)
+    assert first != key(amend(settings, {"spacing": [2.0, 1.0, 1.0]}), QUESTION)
+    assert first != key(amend(settings, {"normalise.0.options": {"masked": True}}), QUESTION)
+    *kept, last = QUESTION.labels
+    fewer = QUESTION.model_copy(update={"labels": {name: QUESTION.labels[name] for name in kept}})
+    assert first != key(settings, fewer) != key(settings, fewer.model_copy(update={"ignore": QUESTION.labels[last]}))
+    assert first == key(settings, QUESTION.model_copy(update={"channels": ()}))
+
+
+def test_2d_has_arrays_of_its_own_where_3d_would_not_interpolate_within_its_slices() -> None:
+    facts = [CaseFacts(sha256="", spacing=(1.0, 4.0, 1.0))]
+    flat, solid = configuration(2), configuration(3, (1.0, 1.0, 1.0))
+    assert key(flat, QUESTION, facts) != key(solid, QUESTION, facts)
