@@ -270,12 +270,16 @@ AUGMENTATIONS = Table(
         "affine": "autoseg.augment.spatial:Affine",
         "turns": "autoseg.augment.spatial:Turns",
         "mirror": "autoseg.augment.spatial:Mirror",
+        "elastic": "autoseg.augment.elastic:Elastic",
         "noise": "autoseg.augment.intensity:Noise",
         "blur": "autoseg.augment.intensity:Blur",
         "brightness": "autoseg.augment.intensity:Brightness",
         "contrast": "autoseg.augment.intensity:Contrast",
         "low_resolution": "autoseg.augment.intensity:LowResolution",
         "gamma": "autoseg.augment.intensity:Gamma",
+        "band_jitter": "autoseg.augment.intensity:BandJitter",
+        "cutout": "autoseg.augment.erasing:Cutout",
+        "channel_dropout": "autoseg.augment.erasing:ChannelDropout",
     },
 )
 OPTIMISERS = Table(

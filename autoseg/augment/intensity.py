@@ -1,4 +1,4 @@
-"""Noise, blur, brightness, contrast, simulated low resolution and gamma, with the ranges of nnU-Net."""
+"""Noise, blur, brightness, contrast, simulated low resolution and gamma, with the ranges of nnU-Net; band jitter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autoseg.augment import Drawn
+from autoseg.augment import Drawn, between, probable
 
 EPS = 1e-7
 
@@ -50,8 +50,8 @@ class Noise:
 class Blur:
     """Gaussian blur, a sigma within `sigma` voxels per channel; a channel takes part with probability 1/2."""
 
-    def __init__(self, dims: int, probability: float = 0.2, sigma: tuple[float, float] = (0.5, 1.0)) -> None:
-        self.probability, self.sigma = probability, sigma
+    def __init__(self, dims: int, probability: float = 0.2, sigma: Sequence[float] = (0.5, 1.0)) -> None:
+        self.probability, self.sigma = probability, between("sigma", sigma, 0, math.inf)
 
     def draw(self, rng: np.random.Generator, channels: int) -> Drawn | None:
         """A sigma per channel, 0 for none."""
@@ -79,8 +79,8 @@ class Blur:
 class Brightness:
     """Multiplies by a factor within `factor`."""
 
-    def __init__(self, dims: int, probability: float = 0.15, factor: tuple[float, float] = (0.75, 1.25)) -> None:
-        self.probability, self.factor = probability, factor
+    def __init__(self, dims: int, probability: float = 0.15, factor: Sequence[float] = (0.75, 1.25)) -> None:
+        self.probability, self.factor = probability, between("factor", factor, 0, math.inf)
 
     def draw(self, rng: np.random.Generator, channels: int) -> Drawn | None:
         """One factor for all channels."""
@@ -94,8 +94,8 @@ class Brightness:
 class Contrast:
     """Stretches around the mean of each channel by a factor within `factor`, clamped to the old range."""
 
-    def __init__(self, dims: int, probability: float = 0.15, factor: tuple[float, float] = (0.75, 1.25)) -> None:
-        self.probability, self.factor = probability, factor
+    def __init__(self, dims: int, probability: float = 0.15, factor: Sequence[float] = (0.75, 1.25)) -> None:
+        self.probability, self.factor = probability, between("factor", factor, 0, math.inf)
 
     def draw(self, rng: np.random.Generator, channels: int) -> Drawn | None:
         """A factor per channel."""
@@ -121,10 +121,11 @@ class LowResolution:
         self,
         dims: int,
         probability: float = 0.25,
-        zoom: tuple[float, float] = (0.5, 1.0),
+        zoom: Sequence[float] = (0.5, 1.0),
         planar: bool = False,
     ) -> None:
-        self.probability, self.zoom, self.planar = probability, zoom, planar and dims == 3
+        self.probability, self.planar = probability, planar and dims == 3
+        self.zoom = between("zoom", zoom, 0, 1)
 
     def draw(self, rng: np.random.Generator, channels: int) -> Drawn | None:
         """A zoom per channel, 1 for none."""
@@ -159,10 +160,11 @@ class Gamma:
         self,
         dims: int,
         probability: float = 0.3,
-        power: tuple[float, float] = (0.7, 1.5),
+        power: Sequence[float] = (0.7, 1.5),
         invert: bool = False,
     ) -> None:
-        self.probability, self.power, self.invert = probability, power, invert
+        self.probability, self.invert = probability, invert
+        self.power = between("power", power, 0, math.inf)
 
     def draw(self, rng: np.random.Generator, channels: int) -> Drawn | None:
         """A power per channel."""
@@ -180,3 +182,32 @@ class Gamma:
         bent_sd, bent_mean = torch.std_mean(bent, over, keepdim=True)
         bent = (bent - bent_mean) / (bent_sd + EPS) * sd + mean
         return -bent if self.invert else bent
+
+
+class BandJitter:
+    """Gives every channel a gain within `gain` and an offset of standard deviation `offset`, drawn independently.
+
+    As sensors, sun and haze change the bands of a scene apart from each other: the per-channel gain and offset of
+    radiometric calibration (Chander et al. 2009), in units of the normalised image.
+    """
+
+    def __init__(
+        self, dims: int, probability: float = 0.15, gain: Sequence[float] = (0.9, 1.1), offset: float = 0.1
+    ) -> None:
+        self.probability, self.offset = probable(probability), offset
+        low, high = self.gain = between("gain", gain, 0, math.inf)
+        if not low <= 1 <= high:
+            raise ValueError(f"gain is {list(gain)}: 1, which changes nothing, is not within")
+        if not 0 <= offset < math.inf:
+            raise ValueError(f"offset is {offset}, not a standard deviation of 0 or more")
+
+    def draw(self, rng: np.random.Generator, channels: int) -> Drawn | None:
+        """A gain and an offset per channel."""
+        if rng.random() >= self.probability:
+            return None
+        gains = [around_one(rng, *self.gain) for _ in range(channels)]
+        return {"gain": gains, "offset": rng.normal(0, self.offset, channels).tolist()}
+
+    def act(self, images: Tensor, drawn: Sequence[Drawn]) -> Tensor:
+        """images · gain + offset."""
+        return images * column(drawn, "gain", images) + column(drawn, "offset", images)

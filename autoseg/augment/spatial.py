@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autoseg.augment import Pair, between
+from autoseg.image import IGNORE
+
 Matrix = NDArray[np.float64]
 
 
@@ -25,12 +28,12 @@ class Affine:
         self,
         dims: int,
         degrees: float = 30.0,
-        scale: tuple[float, float] = (0.7, 1.4),
+        scale: Sequence[float] = (0.7, 1.4),
         rotate: float = 0.2,
         resize: float = 0.2,
         planar: bool = False,
     ) -> None:
-        self.dims, self.degrees, self.scale = dims, degrees, scale
+        self.dims, self.degrees, self.scale = dims, degrees, between("scale", scale, 0, math.inf)
         self.rotate, self.resize, self.planar = rotate, resize, planar
 
     def matrix(self, rng: np.random.Generator, patch: Sequence[int]) -> Matrix:
@@ -75,18 +78,52 @@ class Turns:
 
 
 class Mirror:
-    """Flips every axis of `axes` (all when None) with probability 1/2. Prediction averages over the same flips."""
+    """Flips every axis of `axes` (all when None) with probability 1/2. Prediction averages over the same flips.
 
-    def __init__(self, dims: int, axes: Sequence[int] | None = None) -> None:
+    A flip along `swap_axis` exchanges the two class indices of each pair of `swap`: left and right.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        axes: Sequence[int] | None = None,
+        swap: Sequence[Sequence[int]] = (),
+        swap_axis: int | None = None,
+    ) -> None:
         self.axes = tuple(range(dims)) if axes is None else tuple(axes)
         self.dims = dims
         if bad := [axis for axis in self.axes if not 0 <= axis < dims]:
             raise ValueError(f"axes {bad} are not among the {dims} axes of the patch")
+        if bool(swap) != (swap_axis is not None):
+            raise ValueError("swap, pairs of classes, and swap_axis, the axis that exchanges them, go together")
+        if swap_axis is not None and swap_axis not in self.axes:
+            raise ValueError(f"swap_axis {swap_axis} is not among the mirrored axes {list(self.axes)}")
+        self.swap, self.swap_axis = pairs(swap), swap_axis
 
     def matrix(self, rng: np.random.Generator, patch: Sequence[int]) -> Matrix:
         """A diagonal of 1 and −1."""
         flips = rng.random(self.dims) < 0.5
         return np.diag([-1.0 if flips[axis] and axis in self.axes else 1.0 for axis in range(self.dims)])
+
+    def exchanged(self, matrix: Matrix) -> Sequence[Pair]:
+        """The pairs, where the matrix flips their axis."""
+        return self.swap if self.swap_axis is not None and matrix[self.swap_axis, self.swap_axis] < 0 else ()
+
+
+def pairs(swap: Sequence[Sequence[int]]) -> tuple[Pair, ...]:
+    """Raises: ValueError unless these are pairs of class indices and no class stands in two of them."""
+    flat = [index for pair in swap for index in pair]
+    if any(len(pair) != 2 for pair in swap) or len(set(flat)) < len(flat):
+        raise ValueError(f"swap is {[list(pair) for pair in swap]}, not pairs of classes of which none occurs twice")
+    if bad := [index for index in flat if not 0 <= index < IGNORE]:
+        raise ValueError(f"swap names {bad}, which no class can have as its index")
+    return tuple((first, second) for first, second in swap)
+
+
+def exchange(label: Tensor, pair: Pair) -> Tensor:
+    """The label with the two class indices in each other's place."""
+    first, second = (label == index for index in pair)
+    return label.masked_fill(first, pair[1]).masked_fill(second, pair[0])
 
 
 def is_exact(matrix: Matrix) -> bool:
@@ -95,14 +132,19 @@ def is_exact(matrix: Matrix) -> bool:
     return bool(np.all((size == 0) | (size == 1)) and np.all(size.sum(0) == 1) and np.all(size.sum(1) == 1))
 
 
-def source_shape(matrix: Matrix, patch: Sequence[int]) -> tuple[int, ...]:
-    """Size of the box around the patch's centre that holds every voxel the matrix reaches."""
-    reach = np.abs(matrix) @ np.asarray(patch, float)
-    if is_exact(matrix):
-        return tuple(round(float(size)) for size in reach)
+def source_shape(matrix: Matrix, patch: Sequence[int], reach: Sequence[float] | None = None) -> tuple[int, ...]:
+    """Size of the box around the patch's centre that holds every voxel the matrix reaches.
+
+    Args:
+        reach: how far a field moves voxels along each patch axis before the matrix does; None for no field.
+    """
+    wide = np.asarray(patch, float) if reach is None else np.add(patch, 2 * np.asarray(reach))
+    edges = np.abs(matrix) @ wide
+    if reach is None and is_exact(matrix):
+        return tuple(round(float(size)) for size in edges)
     # one voxel on either side for interpolation; the parity of the patch keeps the centres together
-    edges = [math.ceil(size) + 2 for size in reach]
-    return tuple(edge + (edge - p) % 2 for edge, p in zip(edges, patch, strict=True))
+    whole = [math.ceil(size) + 2 for size in edges]
+    return tuple(edge + (edge - p) % 2 for edge, p in zip(whole, patch, strict=True))
 
 
 def rearrange(array: NDArray[Any], matrix: Matrix) -> NDArray[Any]:
@@ -121,6 +163,7 @@ def warp(
     matrices: Sequence[Matrix],
     patch: Sequence[int],
     fill: int,
+    fields: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Samples every source along its matrix into a patch: linear for images, nearest for labels.
 
@@ -129,6 +172,7 @@ def warp(
         labels: (n, *M).
         sizes: the shape of each source within M.
         fill: label of what lies outside a source; images get 0.
+        fields: (n, *patch, dims), voxels by which every place of the patch is moved before its matrix; None for none.
     Returns: images (n, C, *patch) and labels (n, *patch).
     """
     dims = len(patch)
@@ -138,6 +182,8 @@ def warp(
     shape = (len(matrices), *(1,) * dims, dims)
     extent = torch.as_tensor(sizes, dtype=torch.float32, device=images.device)
     positions = torch.einsum("nij,...j->n...i", turns, offsets) + ((extent - 1) / 2).reshape(shape)
+    if fields is not None:
+        positions = positions + torch.einsum("nij,n...j->n...i", turns, fields)
     common = torch.tensor(images.shape[2:], dtype=torch.float32, device=images.device)
     grid = ((2 * positions + 1) / common - 1).flip(-1)  # grid_sample wants x first, in −1..1 of voxel borders
     moved = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

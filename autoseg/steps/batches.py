@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoseg.arrays.boxes import crop
-from autoseg.augment import Drawn, Intensity, Spatial
-from autoseg.augment.spatial import Matrix, is_exact, rearrange, source_shape, warp
+from autoseg.augment import Bending, Drawn, Exchanging, Intensity, Pair, Spatial
+from autoseg.augment.elastic import displacement
+from autoseg.augment.spatial import Matrix, exchange, is_exact, rearrange, source_shape, warp
 from autoseg.image import IGNORE
 from autoseg.parts import AUGMENTATIONS
 from autoseg.records import Configuration
@@ -35,13 +36,26 @@ class Source(Protocol):
 @dataclass(frozen=True)
 class Sample:
     """What one sample of a batch is: the patch at `start` of a case (of its slice `level` in 2D), moved by
-    `matrix` around the patch's centre, then changed by the intensity parts for which something was drawn."""
+    `matrix` around the patch's centre and bent by the `fields`, its classes exchanged pair after pair, then changed
+    by the intensity parts for which something was drawn."""
 
     case: int
     level: int | None
     start: tuple[int, ...]
     matrix: Matrix
     intensities: tuple[Drawn | None, ...]
+    fields: tuple[Drawn, ...] = ()
+    swaps: tuple[Pair, ...] = ()
+
+    @property
+    def exact(self) -> bool:
+        """Whether no value needs interpolation."""
+        return not self.fields and is_exact(self.matrix)
+
+    def source_shape(self, patch: Sequence[int]) -> tuple[int, ...]:
+        """Size of the box around the patch's centre that has to be read."""
+        reach = np.sum([field["reach"] for field in self.fields], 0) if self.fields else None
+        return source_shape(self.matrix, patch, reach)
 
 
 class Batches:
@@ -102,9 +116,17 @@ class Batches:
             forced = rng.random() < self.foreground
         level, start = self._place(rng, self.cases[case], forced)
         matrix: Matrix = np.eye(len(self.patch))
+        fields: list[Drawn] = []
+        swaps: list[Pair] = []
         for part in self.spatial:
-            matrix = matrix @ part.matrix(rng, self.patch)
-        return Sample(case, level, start, matrix, tuple(part.draw(rng, self.channels) for part in self.intensity))
+            own = part.matrix(rng, self.patch)
+            matrix = matrix @ own
+            if isinstance(part, Bending) and (field := part.field(rng, self.patch)) is not None:
+                fields.append(field)
+            if isinstance(part, Exchanging):
+                swaps.extend(part.exchanged(own))
+        intensities = tuple(part.draw(rng, self.channels) for part in self.intensity)
+        return Sample(case, level, start, matrix, intensities, tuple(fields), tuple(swaps))
 
     def _place(self, rng: np.random.Generator, case: Source, forced: bool) -> tuple[int | None, tuple[int, ...]]:
         """A uniformly drawn patch, or one centred on a voxel of a uniformly drawn class."""
@@ -131,7 +153,7 @@ class Batches:
         return [self._read(sample) for sample in samples]
 
     def _read(self, sample: Sample) -> tuple[NDArray[Any], NDArray[Any]]:
-        case, wanted = self.cases[sample.case], source_shape(sample.matrix, self.patch)
+        case, wanted = self.cases[sample.case], sample.source_shape(self.patch)
         start = [s + (p - w) // 2 for s, p, w in zip(sample.start, self.patch, wanted, strict=True)]
         limits = case.shape[-len(wanted) :]
         box = tuple(
@@ -154,14 +176,19 @@ class Batches:
         """Moves and changes what was read, on the device."""
         images = torch.zeros((len(samples), self.channels, *self.patch), device=self.device)
         labels = torch.full((len(samples), *self.patch), IGNORE, dtype=torch.uint8, device=self.device)
-        moved = [n for n, sample in enumerate(samples) if not is_exact(sample.matrix)]
         for n, sample in enumerate(samples):
-            if n not in moved:
+            if sample.exact:
                 image, label = (rearrange(array, sample.matrix) for array in read[n])
                 images[n] = torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
                 labels[n] = torch.from_numpy(np.ascontiguousarray(label)).to(self.device)
-        if moved:
-            images[moved], labels[moved] = self._warp([samples[n] for n in moved], [read[n] for n in moved])
+        # those with a field apart: what the others become must not depend on them, to the last bit
+        for bent in (False, True):
+            moved = [n for n, sample in enumerate(samples) if not sample.exact and bool(sample.fields) == bent]
+            if moved:
+                images[moved], labels[moved] = self._warp([samples[n] for n in moved], [read[n] for n in moved])
+        for n, sample in enumerate(samples):
+            for pair in sample.swaps:
+                labels[n] = exchange(labels[n], pair)
         for number, part in enumerate(self.intensity):
             drawn = {n: d for n, s in enumerate(samples) if (d := s.intensities[number]) is not None}
             if drawn:
@@ -171,6 +198,7 @@ class Batches:
     def _warp(
         self, samples: Sequence[Sample], read: Sequence[tuple[NDArray[Any], NDArray[Any]]]
     ) -> tuple[Tensor, Tensor]:
+        """Of samples that have a field each, or none of them."""
         sizes = [label.shape for _, label in read]
         common = tuple(max(size[axis] for size in sizes) for axis in range(len(self.patch)))
         images = np.zeros((len(read), self.channels, *common), np.float32)
@@ -179,5 +207,9 @@ class Batches:
             corner = tuple(slice(size) for size in label.shape)
             crop(images[n], corner)[:], labels[n][corner] = image, label
         on_device = torch.from_numpy(images).to(self.device), torch.from_numpy(labels).to(self.device)
-        moved, moved_labels = warp(*on_device, sizes, [s.matrix for s in samples], self.patch, IGNORE)
+        fields = torch.stack([self._field(sample) for sample in samples]) if samples[0].fields else None
+        moved, moved_labels = warp(*on_device, sizes, [s.matrix for s in samples], self.patch, IGNORE, fields)
         return moved, moved_labels.to(torch.uint8)
+
+    def _field(self, sample: Sample) -> Tensor:
+        return torch.stack([displacement(field, self.patch, self.device) for field in sample.fields]).sum(0)

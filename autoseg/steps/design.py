@@ -233,6 +233,7 @@ def _require_memory(here: str, one: Configuration, plan: Plan) -> None:
 def require(one: Configuration, question: Question) -> Survey:
     """As `require_parts`, of one configuration."""
     from autoseg.nets import survey
+    from autoseg.steps import predict
 
     _require_optimiser(one)
     parts.RESAMPLERS.build(one.resample)
@@ -245,6 +246,7 @@ def require(one: Configuration, question: Question) -> Survey:
             f"batch norm with a batch of {one.batch}", where="network.norm",
             expected=f"a batch of {LEAST_BATCH} or more", remedy="take instance or group",
         )  # fmt: skip
+    predict.output_orders(one, question)
     channels = preprocess.inputs(one.normalise, question, one.previous)
     found = survey.survey(one.network, channels, len(question.outputs), one.patch)
     _require_loss(one, question, len(found.outputs))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from autoseg.arrays.boxes import pad_to
 from autoseg.arrays.resample import resample_logits, resample_regions
+from autoseg.augment.spatial import Mirror
+from autoseg.errors import BadPlan
 from autoseg.image import Array, Image
 from autoseg.parts import AUGMENTATIONS
 from autoseg.records import Configuration, Question
@@ -20,6 +23,8 @@ from autoseg.steps import cases, preprocess
 from autoseg.steps.device import Precision, autocast
 
 Start = tuple[int, int, int]
+Orders = Mapping[int, Sequence[int]]  # mirrored axis -> which output takes the place of each
+NO_ORDERS: Orders = MappingProxyType({})
 
 
 def predict(
@@ -36,7 +41,10 @@ def predict(
     """The label of an image, on its grid, in the task's values."""
     array, geometry = preprocess.prepare_image(image, configuration, question)
     axes = mirror_axes(configuration) if mirror else ()
-    logits = predict_logits(array, networks, configuration, len(question.outputs), device, precision, step, axes)
+    logits = predict_logits(
+        array, networks, configuration, len(question.outputs), device, precision, step, axes,
+        output_orders(configuration, question) if mirror else NO_ORDERS,
+    )  # fmt: skip
     if question.regions:
         written = [cases.index_of(question)[value] for value in question.written]
         indices = resample_regions(logits, written, geometry.cropped, coarse=geometry.coarse)
@@ -47,11 +55,36 @@ def predict(
 
 def mirror_axes(configuration: Configuration) -> tuple[int, ...]:
     """The axes the networks were trained to see mirrored: those of the plan's mirror augmentation."""
+    mirror = _mirror(configuration)
+    return () if mirror is None else mirror.axes
+
+
+def output_orders(configuration: Configuration, question: Question) -> Orders:
+    """How the outputs change places when an axis is mirrored: those of the classes, or regions, that are exchanged.
+
+    Raises: BadPlan when the mirror augmentation exchanges classes that the task does not have, or half of a region.
+    """
+    mirror = _mirror(configuration)
+    if mirror is None or mirror.swap_axis is None:
+        return NO_ORDERS
+    index = cases.index_of(question)
+    groups = [frozenset([number]) for number in range(len(question.classes))]
+    known = frozenset().union(*groups)
+    if question.regions:
+        groups = [frozenset(index[value] for value in values) for values in question.regions.values()]
+    other = {one: two for pair in mirror.swap for one, two in (pair, pair[::-1])}
+    turned = [frozenset(other.get(number, number) for number in group) for group in groups]
+    if not (known.issuperset(other) and set(turned) == set(groups)):
+        raise BadPlan(
+            f"mirror exchanges {[list(pair) for pair in mirror.swap]}", where="train.augment",
+            expected=f"indices below {len(question.classes)} that turn each of {', '.join(question.outputs)} into one",
+        )  # fmt: skip
+    return {mirror.swap_axis: [n if to == groups[n] else groups.index(to) for n, to in enumerate(turned)]}
+
+
+def _mirror(configuration: Configuration) -> Mirror | None:
     part = next((part for part in configuration.train.augment if part.name == "mirror"), None)
-    if part is None:
-        return ()
-    axes: tuple[int, ...] = AUGMENTATIONS.build(part, dims=configuration.dims).axes
-    return axes
+    return None if part is None else AUGMENTATIONS.build(part, dims=configuration.dims)
 
 
 def predict_logits(
@@ -63,6 +96,7 @@ def predict_logits(
     precision: Precision,
     step: float,
     axes: Sequence[int],
+    orders: Orders = NO_ORDERS,
 ) -> Tensor:
     """Mean logits (K, z, y, x) of the networks over all tiles and mirrorings, float32 on the CPU.
 
@@ -70,6 +104,7 @@ def predict_logits(
         array: (C, z, y, x), preprocessed.
         step: distance of neighbouring tiles as a share of the patch, in (0, 1].
         axes: patch axes along which every combination of flips is averaged.
+        orders: see `output_orders`.
     """
     patch = (1,) * (3 - configuration.dims) + configuration.patch
     padded, inside = pad_to(array, patch, 0)
@@ -85,7 +120,7 @@ def predict_logits(
         batch = torch.stack([volume[:, z, y, x] for z, y, x in boxes]).to(device)
         batch = batch.reshape(len(group), -1, *configuration.patch)
         with torch.inference_mode(), autocast(device, precision):
-            answer = mean_logits(networks, batch, axes).float().cpu()
+            answer = mean_logits(networks, batch, axes, orders).float().cpu()
         answer = answer.reshape(len(group), classes, *patch) * bell
         for tile, (z, y, x) in zip(answer, boxes, strict=True):
             total[:, z, y, x] += tile
@@ -94,14 +129,19 @@ def predict_logits(
     return (total / weight)[:, z, y, x]
 
 
-def mean_logits(networks: Sequence[nn.Module], batch: Tensor, axes: Sequence[int]) -> Tensor:
+def mean_logits(
+    networks: Sequence[nn.Module], batch: Tensor, axes: Sequence[int], orders: Orders = NO_ORDERS
+) -> Tensor:
     """(B, K, *patch), averaged over the networks and over every combination of flips along `axes`."""
-    flips = [[axis + 2 for axis in chosen] for n in range(len(axes) + 1) for chosen in itertools.combinations(axes, n)]
+    flips = [chosen for n in range(len(axes) + 1) for chosen in itertools.combinations(axes, n)]
     total: Tensor | None = None
     for flip in flips:
-        turned = batch.flip(flip)
+        edges = [axis + 2 for axis in flip]
+        turned = batch.flip(edges)
         for network in networks:
-            logits = network(turned)[0].float().flip(flip)
+            logits = network(turned)[0].float().flip(edges)
+            for axis in orders.keys() & set(flip):
+                logits = logits[:, orders[axis]]
             total = logits if total is None else total + logits
     assert total is not None
     return total / (len(flips) * len(networks))

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch import Tensor
 
-from autoseg.augment.intensity import Blur, Brightness, Contrast, Gamma, LowResolution, Noise, around_one
+from autoseg.augment.intensity import BandJitter, Blur, Brightness, Contrast, Gamma, LowResolution, Noise, around_one
+from autoseg.errors import BadPlan
 from autoseg.parts import AUGMENTATIONS
 from autoseg.records import Part
 
 few = settings(max_examples=10, deadline=None)
 seeds = st.integers(0, 10**6)
+LEAST = {"channel_dropout": 2}  # channels without which a part does nothing
 PARTS = [name for name in AUGMENTATIONS if hasattr(AUGMENTATIONS.build(name, dims=3), "act")]
 every = pytest.mark.parametrize("name", PARTS)
 
@@ -57,6 +59,7 @@ def test_every_augmentation_either_moves_or_changes_values() -> None:
 def test_shape_is_kept_values_are_finite_and_the_drawn_is_replayed(
     name: str, seed: int, channels: int, shape: tuple[int, ...]
 ) -> None:
+    channels = max(channels, LEAST.get(name, 1))
     part, batch = certain(name, len(shape)), images(2, channels, *shape, seed=seed)
     plan = [drawn(part, seed + n, channels) for n in range(2)]
     before = batch.clone()
@@ -76,19 +79,31 @@ def test_a_constant_image_stays_finite(name: str, value: float) -> None:
     part = certain(name, 3)
     out = part.act(torch.full((1, 2, 4, 5, 6), value), [drawn(part, 0, 2)])
     assert out.isfinite().all()
-    if name not in ("noise", "brightness"):
+    if name not in ("noise", "brightness", "band_jitter", "cutout", "channel_dropout"):
         assert torch.allclose(out, torch.full_like(out, value), rtol=1e-5, atol=1e-5)
 
 
 @every
 def test_the_draw_depends_on_the_generator_and_the_probability(name: str) -> None:
     part = certain(name, 2)
-    assert drawn(part, 1, 2) == drawn(part, 1, 2) != drawn(part, 2, 2)
+    assert drawn(part, 1, 9) == drawn(part, 1, 9) != drawn(part, 2, 9)
     rng = np.random.default_rng(0)
     assert all(certain(name, 2, probability=0.0).draw(rng, 2) is None for _ in range(50))
     half = certain(name, 2, probability=0.5)
     share = sum(half.draw(rng, 20) is not None for _ in range(2000)) / 2000
     assert share == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("blur", "sigma"), ("brightness", "factor"), ("contrast", "factor"), ("low_resolution", "zoom"),
+     ("gamma", "power"), ("band_jitter", "gain"), ("cutout", "size"), ("affine", "scale")],
+)  # fmt: skip
+def test_a_plan_says_a_range_as_a_list_and_two_ascending_numbers_are_one(name: str, option: str) -> None:
+    assert getattr(AUGMENTATIONS.build(Part(name=name, options={option: [0.5, 1]}), dims=3), option) == (0.5, 1)
+    for wrong in ([0.5], [0.9, 0.8], [-1.0, 0.5], [0.1, 0.2, 0.3]):
+        with pytest.raises(BadPlan, match=f"{option} is .*, not two ascending numbers"):
+            AUGMENTATIONS.build(Part(name=name, options={option: wrong}), dims=3)
 
 
 # -- each one ------------------------------------------------------------------------------------------
@@ -181,3 +196,15 @@ def test_gamma_below_1_lifts_the_dark_and_inverted_the_bright() -> None:
         out = Gamma(2, invert=invert).act(x, [{"power": [0.5]}])
         steps = out[0, 0, 0].diff()
         assert skewed * float(steps[0] - steps[-1]) > 0
+
+
+def test_band_jitter_gives_each_channel_its_own_gain_and_offset() -> None:
+    x = images(2, 2, 4, 5)
+    out = BandJitter(2).act(x, [{"gain": [0.9, 1.1], "offset": [0.0, 0.5]}, {"gain": [1.0, 1.0], "offset": [0.0, 0.0]}])
+    assert torch.equal(out[0, 0], x[0, 0] * 0.9) and torch.equal(out[1], x[1])
+    assert torch.allclose(out[0, 1], x[0, 1] * 1.1 + 0.5)
+    plans = [drawn(BandJitter(2, probability=1.0, gain=(0.8, 1.5), offset=0.1), seed, 4) for seed in range(300)]
+    gains, offsets = (np.array([plan[key] for plan in plans]) for key in ("gain", "offset"))
+    assert gains.min() >= 0.8 and gains.max() <= 1.5 and (gains < 1).mean() == pytest.approx(0.5, abs=0.05)
+    assert offsets.std() == pytest.approx(0.1, rel=0.1) and abs(offsets.mean()) < 0.01
+    assert abs(np.corrcoef(gains[:, 0], gains[:, 1])[0, 1]) < 0.2

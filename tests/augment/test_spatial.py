@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.augment.spatial import Affine, Matrix, Mirror, Turns, is_exact, rearrange, source_shape, warp
+from autoseg.augment.spatial import Affine, Matrix, Mirror, Turns, exchange, is_exact, rearrange, source_shape, warp
+from autoseg.errors import BadPlan
 from autoseg.image import IGNORE
+from autoseg.parts import AUGMENTATIONS
+from autoseg.records import Part
 
 few = settings(max_examples=20, deadline=None)
 seeds = st.integers(0, 10**6)
@@ -109,6 +113,45 @@ def test_all_turns_and_all_mirrors_occur() -> None:
 def test_mirror_refuses_axes_that_are_not_there(axes: list[int]) -> None:
     with pytest.raises(ValueError, match="are not among the 2 axes"):
         Mirror(2, axes)
+
+
+def test_mirror_exchanges_classes_when_it_flips_their_axis_and_draws_what_it_drew() -> None:
+    part = Mirror(3, swap=[[1, 2], [5, 3]], swap_axis=2)
+    for seed in range(20):
+        matrix = drawn(part, seed, (4, 5, 6))
+        assert np.array_equal(matrix, drawn(Mirror(3), seed, (4, 5, 6)))
+        assert part.exchanged(matrix) == (((1, 2), (5, 3)) if matrix[2, 2] < 0 else ())
+        assert Mirror(3).exchanged(matrix) == ()
+
+
+@few
+@given(seeds)
+def test_exchanging_twice_is_nothing_and_no_other_class_changes(seed: int) -> None:
+    label = torch.from_numpy(np.random.default_rng(seed).choice([0, 1, 2, 3, IGNORE], (6, 7)).astype(np.uint8))
+    out = exchange(label, (1, 3))
+    assert out.dtype == label.dtype and torch.equal(exchange(out, (3, 1)), label)
+    assert torch.equal(out == 1, label == 3) and torch.equal(out == 3, label == 1)
+    other = (label != 1) & (label != 3)
+    assert torch.equal(out[other], label[other])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"swap": [[1, 2]]}, "go together"),
+        ({"swap_axis": 1}, "go together"),
+        ({"swap": [[1, 2]], "swap_axis": 2}, "swap_axis 2 is not among the mirrored axes"),
+        ({"axes": [0], "swap": [[1, 2]], "swap_axis": 1}, "swap_axis 1 is not among the mirrored axes"),
+        ({"swap": [[1, 2, 3]], "swap_axis": 1}, "not pairs"),
+        ({"swap": [[1, 1]], "swap_axis": 1}, "none occurs twice"),
+        ({"swap": [[1, 2], [2, 3]], "swap_axis": 1}, "none occurs twice"),
+        ({"swap": [[1, IGNORE]], "swap_axis": 1}, "no class can have"),
+        ({"swap": [[-1, 2]], "swap_axis": 1}, "no class can have"),
+    ],
+)
+def test_mirror_refuses_an_exchange_that_cannot_be(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadPlan, match=told):
+        AUGMENTATIONS.build(Part(name="mirror", options=options), dims=2)
 
 
 def test_only_signed_permutations_are_exact() -> None:

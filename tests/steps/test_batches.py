@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -131,3 +132,91 @@ def test_image_and_label_move_together(patch) -> None:
         inside = labels != IGNORE
         agree = (images[:, 0].round() == labels)[inside].float().mean()
         assert agree > 0.97  # they part only where linear and nearest differ, at borders
+
+
+# -- bending, exchanging and hiding --------------------------------------------------------------------
+
+
+def with_parts(settings: Configuration, *parts: Part) -> Configuration:
+    return settings.model_copy(update={"train": settings.train.model_copy(update={"augment": parts})})
+
+
+BENT = Part(name="elastic", options={"probability": 0.5})
+MORE = (BENT, *(Part(name=n, options={"probability": 0.5}) for n in ("cutout", "channel_dropout", "band_jitter")))
+
+
+@pytest.mark.parametrize("patch", [(8, 8, 8), (8, 8)])
+def test_what_bends_and_hides_is_drawn_again_and_labels_stay_labels(patch) -> None:
+    settings = with_parts(configuration(patch), Part(name="affine"), Part(name="mirror"), *MORE)
+    one, other = (Batches(cases(), settings, 1, 5, CPU) for _ in range(2))
+    for step in range(5):
+        images, labels = one.batch(step)
+        again, labels_again = other.batch(step)
+        assert torch.equal(images, again) and torch.equal(labels, labels_again)
+        assert images.isfinite().all() and set(labels.unique().tolist()) <= {0, 1, IGNORE}
+
+
+@pytest.mark.parametrize("patch", [(8, 8, 8), (8, 8)])
+def test_what_is_not_bent_is_bit_for_bit_what_it_is_where_nothing_is(patch) -> None:
+    batches = Batches(cases(), with_parts(configuration(patch), Part(name="affine"), BENT), 1, 5, CPU)
+    bent = 0
+    for step in range(6):
+        samples = batches.draw(step)
+        plain = [replace(s, fields=(), matrix=np.eye(len(patch))) if s.fields else s for s in samples]
+        images, labels = batches.augment(samples, batches.read(samples))
+        before, labels_before = batches.augment(plain, batches.read(plain))
+        for n, sample in enumerate(samples):
+            bent += bool(sample.fields)
+            assert torch.equal(images[n], before[n]) == (not sample.fields)
+            assert sample.fields or torch.equal(labels[n], labels_before[n])
+    assert 0 < bent < 24
+
+
+@pytest.mark.parametrize("patch", [(8, 8, 8), (8, 8)])
+def test_inside_a_case_a_field_reaches_nothing_that_was_not_read(patch) -> None:
+    label = np.ones((30, 40, 40), np.uint8)
+    case = Memorised(label[None].astype(np.float32), label)
+    strong = Part(name="elastic", options={"probability": 1.0, "strength": [0.4, 0.4], "cells": [1, 1]})
+    batches = Batches([case], with_parts(configuration(patch), strong, strong), 1, 0, CPU)
+    samples = [replace(s, start=(14,) * len(patch)) for step in range(5) for s in batches.draw(step)]
+    images, labels = batches.augment(samples, batches.read(samples))
+    assert all(len(sample.fields) == 2 and not sample.exact for sample in samples)
+    assert torch.allclose(images, torch.ones(()), atol=1e-4) and (labels == 1).all()
+
+
+@pytest.mark.parametrize("more", [(), (Part(name="affine", options={"rotate": 1.0}),), (BENT,)])
+def test_mirroring_exchanges_the_classes_of_what_it_flips_and_nothing_else(more) -> None:
+    label = np.random.default_rng(0).integers(0, 4, (12, 20, 24)).astype(np.uint8)
+    case = Memorised(label[None].astype(np.float32), label)
+    swap = Part(name="mirror", options={"swap": [[1, 2]], "swap_axis": 2})
+    plain, swapped = (
+        Batches([case], with_parts(configuration(), *more, mirror), 1, 0, CPU) for mirror in (Part(name="mirror"), swap)
+    )
+    exchanged = np.arange(256, dtype=np.uint8)
+    exchanged[[1, 2]] = 2, 1
+    seen = set()
+    for step in range(4):
+        (images, labels), (same, others) = plain.batch(step), swapped.batch(step)
+        assert torch.equal(images, same)
+        for sample, one, other in zip(swapped.draw(step), labels.numpy(), others.numpy(), strict=True):
+            seen.add(bool(sample.swaps))
+            assert np.array_equal(other, exchanged[one] if sample.swaps else one)
+            if not more:
+                assert bool(sample.swaps) == (sample.matrix[2, 2] < 0)
+    assert seen == {True, False}
+
+
+def test_two_flips_along_the_axis_exchange_nothing() -> None:
+    swap = Part(name="mirror", options={"swap": [[1, 2]], "swap_axis": 0})
+    label = np.random.default_rng(0).integers(0, 4, (9, 12, 12)).astype(np.uint8)
+    case = Memorised(label[None].astype(np.float32), label)
+    batches = Batches([case], with_parts(configuration((8, 8)), swap, swap), 1, 0, CPU)
+    counts = set()
+    for step in range(8):
+        for sample, image, other in zip(batches.draw(step), *batches.batch(step), strict=True):
+            counts.add(len(sample.swaps))
+            odd = len(sample.swaps) == 1
+            assert odd == (sample.matrix[0, 0] < 0)
+            expected = torch.tensor([0, 2, 1, 3] if odd else [0, 1, 2, 3])[image[0].long()]
+            assert torch.equal(other.long(), expected)
+    assert counts == {0, 1, 2}

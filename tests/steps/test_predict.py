@@ -9,9 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from autoseg.errors import BadPlan
 from autoseg.image import Image
 from autoseg.records import Channel, Configuration, Memory, Network, Part, Question, Train
-from autoseg.steps.predict import gaussian, mean_logits, mirror_axes, predict, predict_logits, tiles
+from autoseg.steps.predict import (
+    gaussian,
+    mean_logits,
+    mirror_axes,
+    output_orders,
+    predict,
+    predict_logits,
+    tiles,
+)
 
 CPU = torch.device("cpu")
 QUESTION = Question(reader="raster", channels=(Channel(name="a", kind="other"),), labels={"background": 0, "a": 200})
@@ -94,6 +103,59 @@ def test_several_networks_are_averaged() -> None:
 def test_only_axes_that_were_mirrored_in_training_are_mirrored() -> None:
     assert mirror_axes(configuration()) == ()
     assert mirror_axes(configuration(mirror=(1,))) == (1,)
+
+
+class Sides(nn.Module):
+    """Class 1 left and class 2 right of a window's middle, where the input is positive: mirrored, they exchange."""
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        ramp = (torch.arange(x.shape[-1], dtype=x.dtype) - (x.shape[-1] - 1) / 2).expand_as(x)
+        return [torch.cat([-x, x - ramp, x + ramp], 1)]
+
+
+def swapping(*pairs: list[int], axes: tuple[int, ...] = (0, 1)) -> Configuration:
+    mirror = Part(name="mirror", options={"axes": list(axes), "swap": list(pairs), "swap_axis": 1})
+    made = configuration()
+    return made.model_copy(update={"train": made.train.model_copy(update={"augment": (mirror,)})})
+
+
+HANDS = Question(
+    reader="raster", channels=QUESTION.channels, labels={"background": 0, "left": 40, "right": 200, "other": 210}
+)
+
+
+def test_what_exchanges_classes_when_mirrored_predicts_the_same_with_and_without_mirroring() -> None:
+    window = torch.randn(2, 1, 4, 6)
+    plain = Sides()(window)[0]
+    assert torch.allclose(mean_logits([Sides()], window, (0, 1), {1: [0, 2, 1]}), plain, atol=1e-6)
+    assert not torch.allclose(mean_logits([Sides()], window, (0, 1)), plain, atol=0.1)
+    image = Image(np.random.default_rng(0).normal(size=(1, 20, 31)).astype(np.float32), (1.0, 1.0))
+    question = Question(reader="raster", channels=QUESTION.channels, labels={"background": 0, "left": 40, "right": 200})
+    settings = swapping([1, 2])
+    with_flips, without = (
+        predict(image, [Sides()], settings, question, CPU, "float32", mirror=mirror) for mirror in (True, False)
+    )
+    assert np.array_equal(with_flips, without) and set(np.unique(without)) == {0, 40, 200}
+
+
+def test_the_outputs_of_exchanged_classes_change_places_and_regions_with_them() -> None:
+    assert output_orders(configuration(mirror=(1,)), HANDS) == {}
+    assert output_orders(swapping([1, 2]), HANDS) == {1: [0, 2, 1, 3]}
+    regions = {"hands": (40, 200), "a": (200,), "b": (40,), "far": (210,)}
+    nested = HANDS.model_copy(update={"regions": regions, "written": (40, 200, 40, 210)})
+    assert output_orders(swapping([1, 2]), nested) == {1: [0, 2, 1, 3]}
+
+
+@pytest.mark.parametrize("pair", [[1, 4], [7, 8]])
+def test_an_exchange_of_classes_that_are_not_there_is_refused(pair: list[int]) -> None:
+    with pytest.raises(BadPlan, match=r"mirror exchanges .*; expected indices below 4"):
+        output_orders(swapping(pair), HANDS)
+
+
+def test_an_exchange_of_half_a_region_is_refused() -> None:
+    nested = HANDS.model_copy(update={"regions": {"left": (40,), "others": (200, 210)}, "written": (40, 200)})
+    with pytest.raises(BadPlan, match="turn each of left, others into one"):
+        output_orders(swapping([1, 2]), nested)
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 0.5, 2.0)])
