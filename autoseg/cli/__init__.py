@@ -81,6 +81,7 @@ for command in (
     tasks.plan,
     runs.preprocess,
     runs.train,
+    runs.batch,
     runs.predict,
     runs.evaluate,
     parts.parts,

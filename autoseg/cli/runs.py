@@ -1,9 +1,9 @@
-"""preprocess, train, predict, evaluate."""
+"""preprocess, train, batch, predict, evaluate."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import rich_click as click
 
@@ -18,6 +18,7 @@ from autoseg.cli.session import (
     task_option,
     workers_option,
 )
+from autoseg.errors import BadUsage
 
 
 @click.command()
@@ -64,11 +65,9 @@ def train(
 
     if budget and steps:
         raise click.UsageError("--budget and --steps exclude each other")
-    if fold != "all" and not fold.isdecimal():
-        raise click.UsageError(f"{fold!r} is no fold: give 0 to 4, or all")
     session = current(context)
     wish = Wish(
-        configuration, "all" if fold == "all" else int(fold), steps, seconds(budget) if budget else None,
+        configuration, _fold(fold), steps, seconds(budget) if budget else None,
         plugins=session.plugins, **options,
     )  # fmt: skip
     folder = run(session.home, session.plan(task, plan), wish, session.voice)
@@ -77,6 +76,40 @@ def train(
         echo_json(scores.model_dump(mode="json"))
     elif scores:
         show.scores(f"{configuration} fold {fold}", scores, folder.folder)
+
+
+def _fold(text: str) -> int | Literal["all"]:
+    """The fold that the text names. Raises: BadUsage."""
+    if text == "all":
+        return "all"
+    if not text.isdecimal():
+        raise BadUsage(f"{text!r} is no fold", expected="0 to 4, or all")
+    return int(text)
+
+
+@click.command()
+@click.argument("configuration")
+@click.argument("fold")
+@click.option("--step", type=int, required=True, help="Which batch; 0 is the first.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("-o", "--output", "out", type=click.Path(path_type=Path), help="PNG (default: beside the run).")
+@task_option
+@plan_option
+@device_option
+@workers_option
+@click.pass_context
+def batch(
+    context: click.RichContext, /, configuration: str, fold: str, step: int, out: Path | None,
+    task: str | None, plan: str | None, **options: Any,
+) -> None:  # fmt: skip
+    """Draw what the network is given at a step of a run, trained already or not: images, labels, what was done."""
+    from autoseg.pipeline.looking import draw_batch
+    from autoseg.pipeline.training import Wish
+
+    session = current(context)
+    wish = Wish(configuration, _fold(fold), plugins=session.plugins, **options)
+    file = draw_batch(session.home, session.plan(task, plan), wish, step, out, session.voice)
+    click.echo(str(file))
 
 
 @click.command()

@@ -49,16 +49,15 @@ def svg(network: Network, found: Survey, patch: Shape, title: str) -> str:
     height = max([box.y + box.high for box in boxes], default=TOP) + BOTTOM
     width = max(width, 620)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
-        f'height="{height:g}" font-family="Helvetica, Arial, sans-serif">',
+        opened(width, height),
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0 8 4 0 8z" fill="#555"/></marker></defs>',
         f'<rect width="{width:g}" height="{height:g}" fill="#fff"/>',
-        _text(MARGIN, 30, title, 17, weight="bold"),
-        _text(MARGIN, 52, _summary(network, found, patch), 12, "#555"),
+        text_at(MARGIN, 30, title, 17, weight="bold"),
+        text_at(MARGIN, 52, _summary(network, found, patch), 12, "#555"),
         *_arrows(boxes),
         *(_drawn(box) for box in boxes),
-        _text(MARGIN, height - 16, NOTE + (NESTED if is_nested(found.units) else ""), 11, "#777"),
+        text_at(MARGIN, height - 16, NOTE + (NESTED if is_nested(found.units) else ""), 11, "#777"),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
@@ -140,6 +139,14 @@ def _centred(row: tuple[float, float], unit: Cost) -> float:
     return top + (high - HIGH - CHIP * len(unit.inserts)) / 2
 
 
+def opened(width: float, height: float) -> str:
+    """The first tag of a picture of that size, in pixels."""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
+        f'height="{height:g}" font-family="Helvetica, Arial, sans-serif">'
+    )
+
+
 # -- what is drawn -------------------------------------------------------------------------------------
 
 
@@ -150,14 +157,14 @@ def _drawn(box: Box) -> str:
     size = "×".join(map(str, unit.size)) if unit.size else ""
     lines = [
         f'<rect x="{box.x:g}" y="{box.y:g}" width="{WIDE}" height="{box.high}" rx="6" fill="{fill}" stroke="{edge}"/>',
-        _text(x, box.y + 19, f"{unit.channels} · {size}" if size else f"{unit.channels}", 13, anchor="middle"),
-        _text(x, box.y + 36, f"{count(unit.parameters)} · {count(unit.flops)}FLOPs", 11, "#555", anchor="middle"),
+        text_at(x, box.y + 19, f"{unit.channels} · {size}" if size else f"{unit.channels}", 13, anchor="middle"),
+        text_at(x, box.y + 36, f"{count(unit.parameters)} · {count(unit.flops)}FLOPs", 11, "#555", anchor="middle"),
     ]
     for index, name in enumerate(unit.inserts):
         top = box.y + HIGH + CHIP * index
         size = f'width="{WIDE - 16}" height="{CHIP - 4}"'
         lines.append(f'<rect x="{box.x + 8:g}" y="{top:g}" {size} rx="8" fill="{MARKED}"/>')
-        lines.append(_text(x, top + 12, name, 11, "#fff", anchor="middle"))
+        lines.append(text_at(x, top + 12, name, 11, "#fff", anchor="middle"))
     return "\n".join(lines)
 
 
@@ -194,6 +201,7 @@ def _arrow(x1: float, y1: float, x2: float, y2: float) -> str:
     return f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="#555" marker-end="url(#tip)"/>'
 
 
-def _text(x: float, y: float, text: str, size: int, colour: str = "#222", weight: str = "", anchor: str = "") -> str:
+def text_at(x: float, y: float, text: str, size: int, colour: str = "#222", weight: str = "", anchor: str = "") -> str:
+    """Text whose baseline begins, or has its middle or end, at a place of the page, in pixels."""
     extra = (f' font-weight="{weight}"' if weight else "") + (f' text-anchor="{anchor}"' if anchor else "")
     return f'<text x="{x:g}" y="{y:g}" font-size="{size}" fill="{colour}"{extra}>{escape(text)}</text>'

@@ -18,7 +18,7 @@ from autoseg.records import Checkpoint, Configuration, Fingerprint, Folds, Plan,
 from autoseg.steps import design
 from autoseg.steps import plan as planning
 from autoseg.steps.preprocess import channels
-from autoseg.store import Home, Preprocessed, RunFolder, load_tensors, lock, save_record
+from autoseg.store import Home, Preprocessed, RunFolder, load_tensors, lock, save_record, save_text
 
 if TYPE_CHECKING:
     import torch
@@ -74,33 +74,39 @@ def train(home: Home, plan: Plan, wish: Wish, voice: Voice) -> RunFolder:
             f"{wish.configuration} cannot be trained yet: it needs the predictions of {configuration.previous}",
             remedy=f"train {configuration.previous}, or a configuration that goes on from none",
         )
-    folds = _folds(home, plan, wish)
+    folds = folds_for(home, plan, wish)
     if digest(folds) != plan.folds:
         voice.say(f"the folds are not those that plan {plan.name} was made with; those that are there now are used")
     folder = home.run_folder(plan.task, plan.name, wish.configuration, wish.fold, wish.seed)
     with lock(folder.folder.parent / f".{folder.folder.name}"):
         if wish.fresh and (aside := folder.set_aside()):
             voice.say(f"the earlier run was moved to {aside}")
-        folders, measured = tasks.prepare(home, plan, [wish.configuration], voice, wish.workers)
-        skipped = _left_out(plan.task, measured, folds, wish, voice)
-        usable = set(measured.usable)
-        training, held_out = (tuple(c for c in ids if c in usable) for ids in folds.split(wish.fold))
-        if not training:
-            raise BadData(
-                f"fold {wish.fold} has no usable case to train on",
-                where=plan.task,
-                remedy=f"fold all trains on every case: autoseg train {wish.configuration} all",
-            )
-        cases = FoldCases(folders[wish.configuration], training, held_out, skipped, digest(folds))
+        cases = cases_of(home, plan, wish, folds, voice)
         _optimise(plan, wish, folder, cases, voice)
-        if held_out:
-            prediction.validate(home, folder, held_out, wish.device, wish.plugins, voice)
+        if cases.held_out:
+            prediction.validate(home, folder, cases.held_out, wish.device, wish.plugins, voice)
         else:
             voice.say("no validation case in this fold: the model is trained but not scored")
     return folder
 
 
-def _folds(home: Home, plan: Plan, wish: Wish) -> Folds:
+def cases_of(home: Home, plan: Plan, wish: Wish, folds: Folds, voice: Voice) -> FoldCases:
+    """Preprocesses what is due; answers the cases of the wish's fold. Raises: BadData when none is left to train on."""
+    folders, measured = tasks.prepare(home, plan, [wish.configuration], voice, wish.workers)
+    skipped = _left_out(plan.task, measured, folds, wish, voice)
+    usable = set(measured.usable)
+    training, held_out = (tuple(c for c in ids if c in usable) for ids in folds.split(wish.fold))
+    if not training:
+        raise BadData(
+            f"fold {wish.fold} has no usable case to train on",
+            where=plan.task,
+            remedy=f"fold all trains on every case: autoseg train {wish.configuration} all",
+        )
+    return FoldCases(folders[wish.configuration], training, held_out, skipped, digest(folds))
+
+
+def folds_for(home: Home, plan: Plan, wish: Wish) -> Folds:
+    """The folds of the plan's task. Raises: BadUsage when the wish's fold is not among them."""
     folds = home.folds(plan.task)
     if folds is None:
         raise BadFile(
@@ -167,7 +173,7 @@ def _begun(plan: Plan, wish: Wish, cases: FoldCases, device: torch.device, voice
     from autoseg.steps import device as devices
     from autoseg.steps import train as step
 
-    settings = _settings(plan, wish)
+    settings = settings_of(plan, wish)
     design.require_one(plan, wish.configuration)
     precision = devices.precision(device, settings.train.precision)
     if wish.budget is not None:
@@ -184,7 +190,7 @@ def _begun(plan: Plan, wish: Wish, cases: FoldCases, device: torch.device, voice
     )  # fmt: skip
 
 
-def _settings(plan: Plan, wish: Wish) -> Configuration:
+def settings_of(plan: Plan, wish: Wish) -> Configuration:
     """The plan's configuration with the seed and the steps of this run."""
     configuration = plan.configurations[wish.configuration]
     train = configuration.train.model_copy(update={"seed": wish.seed})
@@ -205,7 +211,7 @@ def _same(run: Run, plan: Plan, wish: Wish, folder: RunFolder, cases: FoldCases)
             where=str(folder.folder),
             remedy="--fresh starts anew and keeps the old run beside it",
         )
-    asked = _with_steps(_settings(plan, wish), run.settings.train.steps)
+    asked = _with_steps(settings_of(plan, wish), run.settings.train.steps)
     steps_differ = wish.steps is not None and wish.steps != run.settings.train.steps
     budget_differs = wish.budget is not None and wish.budget != run.budget
     if asked != run.settings or run.question != plan.question or steps_differ or budget_differs:
@@ -242,7 +248,7 @@ def _loaded(learner: Learner, run: Run, file: Path) -> int:
         header, tensors = load_tensors(Checkpoint, file)
         if header.run != run:
             raise BadFile("is of another run", where=str(file))
-        learner.load(tensors, header.step, header.skipped_steps, header.skipped_last)
+        learner.load(tensors, header.step, header.skipped_steps, header.skipped_last, header.pieces)
     except BadFile as problem:
         raise BadFile(problem.what, where=str(file), expected=problem.expected, remedy=remedy) from None
     except (ValueError, KeyError) as problem:  # how torch tells of the state of another optimiser
@@ -253,12 +259,17 @@ def _loaded(learner: Learner, run: Run, file: Path) -> int:
 def _recorded(
     progress: Iterator[Progress], learner: Learner, run: Run, folder: RunFolder, voice: Voice
 ) -> Iterator[Progress]:
-    """Passes the progress on; logs every step and saves a checkpoint every minute and at the end."""
+    """Passes the progress on; logs every step, saves a checkpoint and draws the curves every minute and at the end."""
+    from autoseg.steps.curves import curves
     from autoseg.steps.train import as_log
 
-    saved, smooth, speed, dice = time.monotonic(), None, 0.0, ""
+    title = f"{run.task} · {run.plan} · {run.configuration} · fold {run.fold} · seed {run.seed}"
+    saved, smooth, speed, dice, pieces = time.monotonic(), None, 0.0, "", learner.pieces
     for one in progress:
         folder.log(as_log(one, run.question.foreground))
+        if one.pieces > pieces:
+            pieces = one.pieces
+            voice.say(f"step {one.step}: memory ran out; batches go through in {pieces} pieces, which is slower")
         if isfinite(one.loss):
             smooth = one.loss if smooth is None else 0.98 * smooth + 0.02 * one.loss
         speed = one.seconds if not speed else 0.95 * speed + 0.05 * one.seconds
@@ -268,6 +279,7 @@ def _recorded(
         voice.status(f"loss {smooth or 0:.3f}{dice}  {1 / speed:.1f} steps/s{bad}")
         if one.step == run.settings.train.steps or time.monotonic() - saved > SAVE_SECONDS:
             save_checkpoint(learner, run, folder)
+            save_text(folder.progress_file, curves(folder.logged(), title))
             saved = time.monotonic()
         yield one
 
@@ -275,6 +287,7 @@ def _recorded(
 def save_checkpoint(learner: Learner, run: Run, folder: RunFolder) -> None:
     """Writes the run's state as one file."""
     header = Checkpoint(
-        run=run, step=learner.step, skipped_steps=learner.skipped, skipped_last=learner.skipped_last
+        run=run, step=learner.step, skipped_steps=learner.skipped, skipped_last=learner.skipped_last,
+        pieces=learner.pieces,
     )  # fmt: skip
     folder.save_checkpoint(learner.tensors(), header)

@@ -32,13 +32,15 @@ class Run(Record):
 class Checkpoint(Record):
     """The header of a checkpoint file; the tensors of the network and the optimiser follow it.
 
-    `skipped_steps` are those whose loss was not finite, `skipped_last` how many of them are the last ones in a row.
+    `skipped_steps` are those whose loss was not finite, `skipped_last` how many of them are the last ones in a row;
+    `pieces` is how many a batch goes through the network in, more than one since memory ran out.
     """
 
     run: Run
     step: int
     skipped_steps: int = 0
     skipped_last: int = 0
+    pieces: int = 1
 
 
 class Measures(Record):

@@ -77,3 +77,12 @@ def keep_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # macOS, Windows, musl
         return False
     return bool(mallopt(M_MMAP_THRESHOLD, 2**31 - 1)) and bool(mallopt(M_TRIM_THRESHOLD, -1))
+
+
+def give_back(device: torch.device) -> None:
+    """Gives memory that is kept for the next step back to the device, as far as it is free."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "cpu":
+        with contextlib.suppress(AttributeError, OSError, TypeError):  # macOS, Windows, musl
+            ctypes.CDLL(None).malloc_trim(0)

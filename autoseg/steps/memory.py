@@ -20,7 +20,7 @@ from autoseg.errors import BadUsage
 from autoseg.parts import OPTIMISERS
 from autoseg.records import Configuration, Network, Part, Question
 from autoseg.steps import device as devices
-from autoseg.steps import preprocess, train
+from autoseg.steps import train
 from autoseg.steps.allocators import Allocator, allocators
 from autoseg.steps.device import Precision
 from autoseg.steps.trace import Kind, Trace, trace
@@ -232,10 +232,7 @@ def measured(configuration: Configuration, question: Question, device: torch.dev
 
 def _dry_run(configuration: Configuration, question: Question, device: torch.device, precision: Precision) -> None:
     learner = train.build(configuration, question, 0, device, precision)
-    shape = (configuration.batch, *configuration.patch)
-    channels = preprocess.inputs(configuration.normalise, question, configuration.previous)
-    images = torch.randn(shape[0], channels, *configuration.patch, device=device)
-    labels = torch.randint(0, len(question.classes), shape, dtype=torch.uint8, device=device)
+    images, labels = train.noise(configuration, question, device)
     for _ in range(STEPS):
         train.learn(learner, images, labels)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from autoseg.nets import survey
 from autoseg.parts import OPTIMISERS, SCHEDULES
 from autoseg.records import Configuration, Question
 from autoseg.steps import preprocess
+from autoseg.steps.backward import backward, is_out_of_memory
 from autoseg.steps.batches import Batches
-from autoseg.steps.device import Precision, autocast, keep_memory
+from autoseg.steps.device import Precision, autocast, give_back, keep_memory
 
 CLIP = 12.0  # largest norm of the gradient
 PATIENCE = 20  # steps in a row whose loss may be NaN
@@ -28,7 +30,11 @@ CHECKED = 4  # validation batches that the pseudo-Dice looks at
 
 @dataclass(frozen=True)
 class Progress:
-    """What is reported after a step. `dice`: per foreground output, over a few validation patches; not every step."""
+    """What is reported after a step.
+
+    `pieces`: that the batch went through the network in; `dice`: per foreground output, over a few validation patches,
+    not every step.
+    """
 
     step: int
     loss: float
@@ -36,6 +42,7 @@ class Progress:
     seconds: float
     skipped: int
     dice: tuple[float | None, ...] | None = None
+    pieces: int = 1
 
 
 @dataclass
@@ -43,8 +50,9 @@ class Learner:
     """The state of a run: everything that a checkpoint holds, and what it was built from.
 
     `skipped` counts the steps whose loss was not finite, `skipped_last` those of them that came last, in a row;
-    `first` is the index of the first foreground output, `head_weights` are those of deep supervision,
-    `members` (V, R) uint8 says which regions each class lies in; None where the classes are the outputs.
+    `pieces` is how many a batch goes through the network in; `first` is the index of the first foreground output,
+    `head_weights` are those of deep supervision, `members` (V, R) uint8 says which regions each class lies in, None
+    where the classes are the outputs.
     """
 
     network: nn.Module
@@ -56,6 +64,7 @@ class Learner:
     step: int = 0
     skipped: int = 0
     skipped_last: int = 0
+    pieces: int = 1
     first: int = 1
     head_weights: tuple[float, ...] | None = None
     seed: int = 0
@@ -69,8 +78,8 @@ class Learner:
             state |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
         return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
 
-    def load(self, tensors: Mapping[str, Tensor], step: int, skipped: int, skipped_last: int) -> None:
-        """Continues from the tensors of a checkpoint."""
+    def load(self, tensors: Mapping[str, Tensor], step: int, skipped: int, skipped_last: int, pieces: int) -> None:
+        """Continues from the tensors and the counts of a checkpoint."""
         load_network(self.network, tensors)
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
@@ -78,7 +87,7 @@ class Learner:
                 _, index, key = name.split(".", 2)
                 state.setdefault(int(index), {})[key] = value
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
-        self.step, self.skipped, self.skipped_last = step, skipped, skipped_last
+        self.step, self.skipped, self.skipped_last, self.pieces = step, skipped, skipped_last, pieces
 
 
 def load_network(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -116,16 +125,18 @@ def build_network(configuration: Configuration, question: Question) -> nn.Module
 
 
 def learn(learner: Learner, images: Tensor, labels: Tensor) -> float:
-    """One optimiser step; answers the loss. A loss that is not finite changes nothing."""
+    """One optimiser step; answers the loss. A loss that is not finite changes nothing.
+
+    Where the memory does not hold the batch, this step and those after it go through it in pieces. Raises: RunFailed
+    where it does not hold a single sample.
+    """
     learner.network.train()
-    torch.manual_seed(((learner.seed << 32) + learner.step) % 2**63)  # what networks draw, such as dropout
     for group, rate in zip(learner.optimiser.param_groups, learner.base_rates, strict=True):
         group["lr"] = rate * learner.rates(learner.step)
     learner.optimiser.zero_grad(set_to_none=True)
-    with autocast(learner.device, learner.precision):
-        outputs = learner.network(images)
-    loss = losses.over_depths(learner.loss_of, outputs, labels, learner.head_weights, learner.members)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss = None
+    while loss is None:
+        loss = _tried(learner, images, labels)
     norm = nn.utils.clip_grad_norm_(learner.network.parameters(), CLIP)
     if torch.isfinite(loss) and torch.isfinite(norm):
         learner.optimiser.step()
@@ -136,6 +147,28 @@ def learn(learner: Learner, images: Tensor, labels: Tensor) -> float:
         loss = torch.full_like(loss, torch.nan)
     learner.step += 1
     return float(loss.detach())
+
+
+def _tried(learner: Learner, images: Tensor, labels: Tensor) -> Tensor | None:
+    """The loss, with its gradients; None where memory ran out, and smaller pieces are to be tried."""
+    cost = partial(
+        losses.over_depths, learner.loss_of, target=labels, weights=learner.head_weights, members=learner.members
+    )
+    context = partial(autocast, learner.device, learner.precision)
+    try:
+        seed = (learner.seed << 32) + learner.step  # of what networks draw, such as dropout
+        return backward(learner.network, images, cost, seed, context, learner.pieces)
+    except (RuntimeError, MemoryError) as problem:
+        if not is_out_of_memory(problem):
+            raise
+        if learner.pieces >= len(images):
+            raise RunFailed(
+                "memory ran out on a single sample", remedy="plan again with a smaller --memory, or stop what else runs"
+            ) from None
+    learner.pieces = min(2 * learner.pieces, len(images))
+    learner.optimiser.zero_grad(set_to_none=True)
+    give_back(learner.device)
+    return None
 
 
 def train(
@@ -158,7 +191,8 @@ def train(
         due = validation is not None and (learner.step % every == 0 or learner.step == last)
         dice = pseudo_dice(learner, validation) if validation is not None and due else None
         now = time.perf_counter()
-        yield Progress(learner.step, loss, learner.optimiser.param_groups[0]["lr"], now - began, learner.skipped, dice)
+        rate = learner.optimiser.param_groups[0]["lr"]
+        yield Progress(learner.step, loss, rate, now - began, learner.skipped, dice, learner.pieces)
         began = time.perf_counter()
 
 
@@ -217,14 +251,20 @@ def speed_of(
     Slow steps are fewer: after PROBED seconds no further one is begun.
     """
     learner = build(configuration, question, 0, device, precision)
-    channels = preprocess.inputs(configuration.normalise, question, configuration.previous)
-    images = torch.randn(configuration.batch, channels, *configuration.patch, device=device)
-    labels = torch.randint(0, len(question.classes), (configuration.batch, *configuration.patch), device=device)
+    images, labels = noise(configuration, question, device)
     found: list[Speed] = []
     began = time.perf_counter()
     while len(found) < 2 or (len(found) < steps + 2 and time.perf_counter() - began < PROBED):
-        found.append(_timed(learner, images, labels.to(torch.uint8)))
+        found.append(_timed(learner, images, labels))
     return min(found[min(2, len(found) - 1) :], key=lambda one: one.seconds)
+
+
+def noise(configuration: Configuration, question: Question, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Random images (B, C, *patch) and labels (B, *patch) of a batch."""
+    channels = preprocess.inputs(configuration.normalise, question, configuration.previous)
+    images = torch.randn(configuration.batch, channels, *configuration.patch, device=device)
+    shape = configuration.batch, *configuration.patch
+    return images, torch.randint(0, len(question.classes), shape, dtype=torch.uint8, device=device)
 
 
 def measure_speed(learner: Learner, batches: Batches, steps: int) -> float:

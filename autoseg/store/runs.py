@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,10 @@ class RunFolder:
     @property
     def log_file(self) -> Path:
         return self.folder / "log.jsonl"
+
+    @property
+    def progress_file(self) -> Path:
+        return self.folder / "progress.svg"
 
     @property
     def scores_file(self) -> Path:
@@ -67,6 +71,21 @@ class RunFolder:
         """Appends a line to the log."""
         with self.log_file.open("a", encoding="utf-8") as opened:
             opened.write(json.dumps(entry) + "\n")
+
+    def logged(self) -> Iterator[dict[str, Any]]:
+        """The entries of the log; lines that a kill cut short are passed over."""
+        if not self.log_file.exists():
+            return
+        with self.log_file.open(encoding="utf-8", errors="replace") as opened:
+            for line in opened:
+                with contextlib.suppress(ValueError, RecursionError):
+                    entry = json.loads(line)
+                    if isinstance(entry, dict):
+                        yield entry
+
+    def batch_file(self, step: int) -> Path:
+        """Where the batch of a step is drawn: beside the run's folder, so that it does not begin the run."""
+        return self.folder.with_name(f"batches_{self.folder.name}") / f"step_{step}.png"
 
     def rewind_log(self, step: int) -> None:
         """Drops the lines after `step` (and half a line, if a kill left one): they will be written again."""

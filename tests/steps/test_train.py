@@ -72,7 +72,7 @@ def test_stopped_and_resumed_equals_never_stopped(stop: int, optimiser: str, pre
     first = learner(precision=precision, **part)
     before = [p.loss for p in run(first, stop)]
     second = learner(seed=77, precision=precision, **part)
-    second.load(first.tensors(), first.step, first.skipped, first.skipped_last)
+    second.load(first.tensors(), first.step, first.skipped, first.skipped_last, first.pieces)
     after = [p.loss for p in run(second, 20)]
     assert before + after == losses
     assert same(second.tensors(), unbroken.tensors())
@@ -84,7 +84,7 @@ def test_what_a_network_draws_is_drawn_again_after_a_stop() -> None:
     losses = [p.loss for p in run(unbroken, 8)]
     before = [p.loss for p in run(first, 3)]
     torch.randn(5)  # whatever else is drawn in between
-    second.load(first.tensors(), first.step, first.skipped, first.skipped_last)
+    second.load(first.tensors(), first.step, first.skipped, first.skipped_last, first.pieces)
     assert before + [p.loss for p in run(second, 8)] == losses
     assert same(second.tensors(), unbroken.tensors())
     plain = learner()
@@ -198,6 +198,50 @@ def test_a_checkpoint_of_another_network_is_refused() -> None:
 def test_unknown_parts_are_named(change: dict[str, object], message: str) -> None:
     with pytest.raises(BadPlan, match=message):
         learner(**change)
+
+
+class Cramped(torch.nn.Module):
+    """A network for which memory runs out on more than `most` samples with a way back."""
+
+    def __init__(self, network: torch.nn.Module, most: int) -> None:
+        super().__init__()
+        self.network, self.most = network, most
+
+    def forward(self, x: torch.Tensor):
+        if self.training and torch.is_grad_enabled() and len(x) > self.most:
+            raise torch.OutOfMemoryError("out of memory")
+        return self.network(x)
+
+
+def test_where_memory_runs_out_the_batch_goes_through_in_pieces_to_the_same_weights() -> None:
+    roomy, cramped = (learner(**{"train.optimiser.name": "sgd"}) for _ in range(2))
+    cramped.network = Cramped(cramped.network, 1)
+    told = run(cramped, 6)
+    assert [one.pieces for one in told] == [2] * 6
+    assert [one.loss for one in told] == pytest.approx([one.loss for one in run(roomy, 6)], rel=1e-4)
+    for a, b in zip(roomy.network.parameters(), cramped.network.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_a_run_in_pieces_stopped_and_resumed_equals_never_stopped() -> None:
+    unbroken, first, second = learner(), learner(), learner()
+    for one in (unbroken, first):
+        one.pieces = 2
+    run(unbroken, 8)
+    run(first, 3)
+    second.load(first.tensors(), first.step, first.skipped, first.skipped_last, first.pieces)
+    run(second, 8)
+    assert same(unbroken.tensors(), second.tensors())
+
+
+def test_no_memory_for_a_single_sample_ends_the_run_and_changes_nothing() -> None:
+    one = learner()
+    before = one.tensors()
+    one.network = Cramped(one.network, 0)
+    with pytest.raises(RunFailed, match=r"single sample.*--memory"):
+        run(one, 1)
+    one.network = one.network.network
+    assert same(before, one.tensors()) and one.step == 0
 
 
 def test_the_log_line_names_the_classes() -> None:

@@ -132,6 +132,17 @@ def test_lines_without_a_step_are_kept(tmp_path: Path) -> None:
     assert run.log_file.read_text() == '{"said": "started"}\n'
 
 
+def test_the_log_is_read_back_without_what_a_kill_left(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert [*run.logged()] == []
+    entries = [{"step": step, "said": "ä\u2028\n"} for step in range(3)]
+    for entry in entries:
+        run.log(entry)
+    with run.log_file.open("ab") as opened:
+        opened.write(b'7\n\xff\n{"step": 3, "lo')
+    assert [*run.logged()] == entries
+
+
 def test_a_run_set_aside_lies_beside_and_is_never_overwritten(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "seed_0")
     for number in (1, 2, 3):
