@@ -49,6 +49,9 @@ def preprocess(
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--fresh", is_flag=True, help="Start anew; the earlier run is kept beside it.")
 @click.option("--skip-bad", is_flag=True, help="Leave out cases that cannot be used.")
+@click.option("--pretrained", type=click.Path(path_type=Path), help="Begin with the weights of this run (its folder).")
+@click.option("--freeze", type=click.Choice(["encoder"]), help="Leave these weights as they are for --freeze-steps.")
+@click.option("--freeze-steps", type=click.IntRange(0), default=0, help="How long --freeze holds.")
 @task_option
 @plan_option
 @device_option
@@ -65,6 +68,8 @@ def train(
 
     if budget and steps:
         raise click.UsageError("--budget and --steps exclude each other")
+    if (options["freeze"] is None) != (options["freeze_steps"] == 0):
+        raise click.UsageError("--freeze and --freeze-steps go together")
     session = current(context)
     wish = Wish(
         configuration, _fold(fold), steps, seconds(budget) if budget else None,

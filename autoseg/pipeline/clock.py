@@ -40,10 +40,10 @@ class Clock:
 
     def _measured(self, one: Configuration, question: Question) -> float:
         from autoseg.steps import device as devices
-        from autoseg.steps import train
+        from autoseg.steps import speed
 
         device = devices.choose(self.device)
-        found = train.speed_of(one, question, device, devices.precision(device, one.train.precision))
+        found = speed.speed_of(one, question, device, devices.precision(device, one.train.precision))
         if device.type != "cpu" or found.share >= SHARED:
             return found.seconds
         self.busy = True

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from autoseg import __version__
 from autoseg.errors import BadData, BadFile, BadUsage
-from autoseg.pipeline import prediction, tasks
+from autoseg.pipeline import finetuning, prediction, tasks
 from autoseg.pipeline.voice import Voice
 from autoseg.plugins import used
 from autoseg.records import Checkpoint, Configuration, Fingerprint, Folds, Plan, Run, digest
@@ -44,6 +44,9 @@ class Wish:
     device: str = "auto"
     workers: int | None = None
     plugins: Mapping[str, str] = field(default_factory=dict)
+    pretrained: Path | None = None
+    freeze: Literal["encoder"] | None = None
+    freeze_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -144,19 +147,22 @@ def _optimise(plan: Plan, wish: Wish, folder: RunFolder, cases: FoldCases, voice
 
     from autoseg.steps import device as devices
     from autoseg.steps import train as step
+    from autoseg.steps.finetune import encoder_of
 
     device = devices.choose(wish.device)
     if device.type != plan.target.device:
         voice.say(f"the plan was made for {plan.target.device}, this run trains on {device.type}")
-    run = folder.run()
-    if run is None:
-        run = _begun(plan, wish, cases, device, voice)
-        save_record(folder.run_file, run)
-    else:
-        _same(run, plan, wish, folder, cases)
+    before = folder.run()
+    run = _begun(plan, wish, cases, device, voice) if before is None else before
+    _same(run, plan, wish, folder, cases)
     torch.set_num_threads(run.threads)
     learner = step.build(run.settings, run.question, run.seed, device, run.precision)
-    _restore(learner, run, folder, voice)
+    if run.freeze is not None:
+        learner.frozen, learner.frozen_until = encoder_of(learner.network), run.freeze_steps
+    if _restore(learner, run, folder, voice) == 0 and wish.pretrained is not None:
+        finetuning.begin_with(wish.pretrained, learner, run, voice)
+    if before is None:
+        save_record(folder.run_file, run)
     last = run.settings.train.steps
     validation = cases.batches(cases.held_out, run.settings, device, augmented=False) if cases.held_out else None
     batches = cases.batches(cases.training, run.settings, device)
@@ -172,6 +178,7 @@ def _begun(plan: Plan, wish: Wish, cases: FoldCases, device: torch.device, voice
 
     from autoseg.steps import device as devices
     from autoseg.steps import train as step
+    from autoseg.steps.speed import measure_speed
 
     settings = settings_of(plan, wish)
     design.require_one(plan, wish.configuration)
@@ -179,14 +186,15 @@ def _begun(plan: Plan, wish: Wish, cases: FoldCases, device: torch.device, voice
     if wish.budget is not None:
         voice.say(f"measuring {PROBE_STEPS} steps")
         learner = step.build(settings, plan.question, wish.seed, device, precision)
-        speed = step.measure_speed(learner, cases.batches(cases.training, settings, device), PROBE_STEPS)
+        speed = measure_speed(learner, cases.batches(cases.training, settings, device), PROBE_STEPS)
         settings = _with_steps(settings, planning.steps_in(wish.budget, speed))
         voice.say(f"{wish.budget / 60:.4g} minutes at {speed:.3f} s per step: {settings.train.steps} steps")
     return Run(
         task=plan.task, plan=plan.name, configuration=wish.configuration, fold=wish.fold, seed=wish.seed,
         settings=settings, question=plan.question, folds=cases.folds, device=device.type, precision=precision,
         threads=torch.get_num_threads(), budget=wish.budget, plugins={**wish.plugins, **used(settings, plan.question)},
-        skipped=cases.skipped, version=__version__,
+        skipped=cases.skipped, version=__version__, freeze=wish.freeze, freeze_steps=wish.freeze_steps,
+        pretrained=None if wish.pretrained is None else finetuning.content_of(wish.pretrained),
     )  # fmt: skip
 
 
@@ -211,6 +219,7 @@ def _same(run: Run, plan: Plan, wish: Wish, folder: RunFolder, cases: FoldCases)
             where=str(folder.folder),
             remedy="--fresh starts anew and keeps the old run beside it",
         )
+    finetuning.require_same(run, wish.pretrained, folder)
     asked = _with_steps(settings_of(plan, wish), run.settings.train.steps)
     steps_differ = wish.steps is not None and wish.steps != run.settings.train.steps
     budget_differs = wish.budget is not None and wish.budget != run.budget
@@ -223,8 +232,8 @@ def _same(run: Run, plan: Plan, wish: Wish, folder: RunFolder, cases: FoldCases)
         )
 
 
-def _restore(learner: Learner, run: Run, folder: RunFolder, voice: Voice) -> None:
-    """Continues from the last checkpoint that is whole, if there is one."""
+def _restore(learner: Learner, run: Run, folder: RunFolder, voice: Voice) -> int:
+    """Continues from the last checkpoint that is whole, if there is one; the step from which the run goes on."""
     files = [file for file in (folder.checkpoint_file, folder.checkpoint_before) if file.exists()]
     step = 0
     for file in files:
@@ -239,6 +248,7 @@ def _restore(learner: Learner, run: Run, folder: RunFolder, voice: Voice) -> Non
     folder.rewind_log(step)
     if files and step < run.settings.train.steps:
         voice.say(f"resuming at step {step} of {run.settings.train.steps}")
+    return step
 
 
 def _loaded(learner: Learner, run: Run, file: Path) -> int:

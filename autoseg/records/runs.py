@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from autoseg.records.base import Record
 from autoseg.records.plan import Configuration
 from autoseg.records.tasks import Question
 
 
 class Run(Record):
-    """What a run was started with; written before its first step, never changed."""
+    """What a run was started with; written before its first step, never changed.
+
+    `pretrained` is the hash of the checkpoint whose weights it began with; those of the part that `freeze` names stay
+    as they are for `freeze_steps`.
+    """
 
     task: str
     plan: str
@@ -26,6 +32,9 @@ class Run(Record):
     budget: float | None = None
     plugins: dict[str, str] = {}
     skipped: tuple[str, ...] = ()
+    pretrained: str | None = None
+    freeze: Literal["encoder"] | None = None
+    freeze_steps: int = Field(default=0, ge=0)
     version: str
 
 

@@ -20,7 +20,7 @@ from autoseg.errors import BadUsage
 from autoseg.parts import OPTIMISERS
 from autoseg.records import Configuration, Network, Part, Question
 from autoseg.steps import device as devices
-from autoseg.steps import train
+from autoseg.steps import speed, train
 from autoseg.steps.allocators import Allocator, allocators
 from autoseg.steps.device import Precision
 from autoseg.steps.trace import Kind, Trace, trace
@@ -232,7 +232,7 @@ def measured(configuration: Configuration, question: Question, device: torch.dev
 
 def _dry_run(configuration: Configuration, question: Question, device: torch.device, precision: Precision) -> None:
     learner = train.build(configuration, question, 0, device, precision)
-    images, labels = train.noise(configuration, question, device)
+    images, labels = speed.noise(configuration, question, device)
     for _ in range(STEPS):
         train.learn(learner, images, labels)
 

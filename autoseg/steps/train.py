@@ -24,7 +24,6 @@ from autoseg.steps.device import Precision, autocast, give_back, keep_memory
 
 CLIP = 12.0  # largest norm of the gradient
 PATIENCE = 20  # steps in a row whose loss may be NaN
-PROBED = 8.0  # seconds of steps, after which the speed is known well enough
 CHECKED = 4  # validation batches that the pseudo-Dice looks at
 
 
@@ -50,7 +49,8 @@ class Learner:
     """The state of a run: everything that a checkpoint holds, and what it was built from.
 
     `skipped` counts the steps whose loss was not finite, `skipped_last` those of them that came last, in a row;
-    `pieces` is how many a batch goes through the network in; `first` is the index of the first foreground output,
+    `pieces` is how many a batch goes through the network in; `frozen` are weights that stay as they are until step
+    `frozen_until`; `first` is the index of the first foreground output,
     `head_weights` are those of deep supervision, `members` (V, R) uint8 says which regions each class lies in, None
     where the classes are the outputs.
     """
@@ -65,6 +65,8 @@ class Learner:
     skipped: int = 0
     skipped_last: int = 0
     pieces: int = 1
+    frozen: Sequence[nn.Parameter] = ()
+    frozen_until: int = 0
     first: int = 1
     head_weights: tuple[float, ...] | None = None
     seed: int = 0
@@ -125,7 +127,7 @@ def build_network(configuration: Configuration, question: Question) -> nn.Module
 
 
 def learn(learner: Learner, images: Tensor, labels: Tensor) -> float:
-    """One optimiser step; answers the loss. A loss that is not finite changes nothing.
+    """One optimiser step; answers the loss. A loss that is not finite changes nothing, nor do frozen weights change.
 
     Where the memory does not hold the batch, this step and those after it go through it in pieces. Raises: RunFailed
     where it does not hold a single sample.
@@ -133,6 +135,8 @@ def learn(learner: Learner, images: Tensor, labels: Tensor) -> float:
     learner.network.train()
     for group, rate in zip(learner.optimiser.param_groups, learner.base_rates, strict=True):
         group["lr"] = rate * learner.rates(learner.step)
+    for parameter in learner.frozen:
+        parameter.requires_grad_(learner.step >= learner.frozen_until)
     learner.optimiser.zero_grad(set_to_none=True)
     loss = None
     while loss is None:
@@ -229,59 +233,6 @@ def _overlaps(prediction: Tensor, labels: Tensor, members: Tensor) -> Tensor:
     keep = labels != IGNORE
     a, b = prediction.movedim(1, -1)[keep], members[labels[keep].long()].bool()
     return torch.stack([(a & b).sum(0), a.sum(0) + b.sum(0)])
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Seconds of a training step, and the share of them in which the processor was at work for all of our threads."""
-
-    seconds: float
-    share: float
-
-
-def speed_of(
-    configuration: Configuration,
-    question: Question,
-    device: torch.device,
-    precision: Precision,
-    steps: int = 5,
-) -> Speed:
-    """Of a training step on random images, after one or two to warm up: the fastest, as other work only slows.
-
-    Slow steps are fewer: after PROBED seconds no further one is begun.
-    """
-    learner = build(configuration, question, 0, device, precision)
-    images, labels = noise(configuration, question, device)
-    found: list[Speed] = []
-    began = time.perf_counter()
-    while len(found) < 2 or (len(found) < steps + 2 and time.perf_counter() - began < PROBED):
-        found.append(_timed(learner, images, labels))
-    return min(found[min(2, len(found) - 1) :], key=lambda one: one.seconds)
-
-
-def noise(configuration: Configuration, question: Question, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Random images (B, C, *patch) and labels (B, *patch) of a batch."""
-    channels = preprocess.inputs(configuration.normalise, question, configuration.previous)
-    images = torch.randn(configuration.batch, channels, *configuration.patch, device=device)
-    shape = configuration.batch, *configuration.patch
-    return images, torch.randint(0, len(question.classes), shape, dtype=torch.uint8, device=device)
-
-
-def measure_speed(learner: Learner, batches: Batches, steps: int) -> float:
-    """Median seconds of the first steps of a run, reading included, after two to warm up; the learner moves on."""
-    times, began = [], time.perf_counter()
-    for images, labels in batches.stream(0, steps):
-        learn(learner, images, labels)
-        times.append(time.perf_counter() - began)
-        began = time.perf_counter()
-    return sorted(times[2:])[len(times[2:]) // 2]
-
-
-def _timed(learner: Learner, images: Tensor, labels: Tensor) -> Speed:
-    began, worked = time.perf_counter(), time.process_time()
-    learn(learner, images, labels)
-    seconds = time.perf_counter() - began
-    return Speed(seconds, (time.process_time() - worked) / (seconds * torch.get_num_threads()))
 
 
 def as_log(progress: Progress, foreground: Sequence[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from autoseg.cli import main
 from autoseg.records import Checkpoint
 from autoseg.steps import train as step
-from autoseg.store import Home, load_tensors, save_tensors
+from autoseg.store import Home, RunFolder, load_tensors, save_tensors
 
 TOPOLOGY = {"features": "[4,8]", "strides": "[[1,1],[2,2]]", "kernels": "[[3,3],[3,3]]",
             "depths": "[1,1]", "decoder_depths": "[1]"}  # fmt: skip
@@ -100,3 +100,35 @@ def test_a_single_case_is_told_how_to_train(balls_2d: Path) -> None:
     assert run(balls_2d, *PLAN).exit_code == 0
     told = run(balls_2d, "train", "2d", "0", "--steps", "2")
     assert told.exit_code == 2 and "autoseg train 2d all" in told.stderr
+
+
+def test_a_run_begins_with_another_and_goes_on_from_its_own_checkpoint(trained: Path) -> None:
+    model = Home(trained).run_folder("Task02_Discs", "default", "2d", 0, 0).folder
+    words = ("train", "2d", "1", "--steps", "2", "--freeze", "encoder", "--freeze-steps", "2")
+    told = run(trained, *words, "--pretrained", str(model))
+    assert told.exit_code == 0 and "tensors taken" in told.stderr
+    begun = Home(trained).run_folder("Task02_Discs", "default", "2d", 1, 0)
+    first, second = (load_tensors(Checkpoint, folder.checkpoint_file)[1] for folder in (RunFolder(model), begun))
+    assert all(torch.equal(first[name], second[name]) for name in first if name.startswith("network.encoder."))
+    assert not all(torch.equal(first[name], second[name]) for name in first if name.startswith("network.decoder."))
+    record = begun.run()
+    assert record is not None and (record.freeze, record.freeze_steps) == ("encoder", 2) and record.pretrained
+    assert run(trained, "train", "2d", "1", "--steps", "2").exit_code == 0  # it needs the model no more
+    other = run(trained, "train", "2d", "1", "--steps", "2", "--pretrained", str(begun.folder))
+    assert other.exit_code == 2 and "did not begin with that model" in other.stderr
+    begun.checkpoint_file.unlink()
+    begun.checkpoint_before.unlink(missing_ok=True)
+    again = run(trained, "train", "2d", "1", "--steps", "2")
+    assert again.exit_code == 2 and "begins with a model" in again.stderr
+    assert run(trained, *words, "--pretrained", str(model)).exit_code == 0
+
+
+def test_what_is_no_model_begins_no_run(trained: Path) -> None:
+    nothing = trained / "nothing.safetensors"
+    for content, said in ((None, "is no run"), (b"x" * 50, "cannot be read")):
+        if content is not None:
+            nothing.write_bytes(content)
+        told = run(trained, "train", "2d", "1", "--steps", "2", "--pretrained", str(nothing))
+        assert told.exit_code == 2 and said in told.stderr
+    assert Home(trained).run_folder("Task02_Discs", "default", "2d", 1, 0).run() is None
+    assert run(trained, "train", "2d", "1", "--freeze", "encoder").exit_code == 2

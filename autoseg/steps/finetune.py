@@ -1,0 +1,104 @@
+"""Starting from the weights of another run: what fits is taken, what nearly fits is adapted, the rest is left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from autoseg.errors import BadUsage
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Names of the network's tensors: `taken` as they were, `adapted` to other channels or classes, `left` fresh.
+
+    `unused` are those of the other run that this network has no place for.
+    """
+
+    taken: tuple[str, ...]
+    adapted: tuple[str, ...]
+    left: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    @property
+    def told(self) -> str:
+        """In one line, with the first names of what is not simply taken."""
+        parts = [f"{len(self.taken)} tensors taken"]
+        for what, names in (("adapted", self.adapted), ("left fresh", self.left), ("not used", self.unused)):
+            if names:
+                parts.append(f"{len(names)} {what} ({', '.join(names[:3])}{' …' if len(names) > 3 else ''})")
+        return ", ".join(parts)
+
+
+def transfer(network: nn.Module, weights: Mapping[str, Tensor], had: Sequence[str], have: Sequence[str]) -> Transfer:
+    """Gives the network the weights of another, by name and shape.
+
+    A convolution that differs in its input channels alone, as the first one does for other images, gets the mean over
+    the channels it had in every channel, scaled so that its answers stay as large. A head keeps the rows of the outputs
+    that have the same name in both tasks; its others stay fresh.
+
+    Args:
+        had, have: the outputs of the other network and of this one, in order.
+    Raises: BadUsage where nothing fits.
+    """
+    state, heads = network.state_dict(), _modules(network, "head")
+    taken: list[str] = []
+    adapted: list[str] = []
+    left: list[str] = []
+    for name, value in state.items():
+        other = weights.get(name)
+        is_head = any(name.startswith(f"{head}.") for head in heads)
+        made = None if other is None else _fitted(value, other, (had, have) if is_head else None)
+        if made is None:
+            left.append(name)
+        else:
+            (taken if made is other else adapted).append(name)
+            state[name] = made
+    if not taken:
+        raise BadUsage(
+            "no tensor of the model fits this network", where="--pretrained",
+            remedy="plan the model's network: its --network and --block, features, kernels and strides by --set",
+        )  # fmt: skip
+    network.load_state_dict(state)
+    return Transfer(tuple(taken), tuple(adapted), tuple(left), tuple(name for name in weights if name not in state))
+
+
+def encoder_of(network: nn.Module) -> list[nn.Parameter]:
+    """The weights of the encoder with its bottleneck. Raises: BadUsage where the architecture does not tell them."""
+    found = [p for name in _modules(network, "encoder", "bottleneck") for p in network.get_submodule(name).parameters()]
+    if not found:
+        raise BadUsage("this architecture does not say what its encoder is", where="--freeze")
+    return found
+
+
+def _modules(network: nn.Module, *places: str) -> list[str]:
+    """The names of the modules that stand there."""
+    units = network.anatomy() if hasattr(network, "anatomy") else ()  # type: ignore[operator]
+    known = dict(network.named_modules())
+    return [name for unit in units if unit.place in places for name in unit.modules if name in known]
+
+
+def _fitted(value: Tensor, other: Tensor, outputs: tuple[Sequence[str], Sequence[str]] | None) -> Tensor | None:
+    """The other's tensor in the shape of this one's; None where it does not fit. `outputs` of both, in a head."""
+    if value.ndim != other.ndim or value.ndim == 0:
+        return other if value.shape == other.shape else None
+    if outputs is not None and outputs[0] != outputs[1]:
+        had, have = outputs
+        whole = value.shape[1:] == other.shape[1:] and (other.shape[0], value.shape[0]) == (len(had), len(have))
+        return _rows(value, other, had, have) if whole and set(had) & set(have) else None
+    if value.shape == other.shape:
+        return other
+    if value.ndim > 2 and value[:, :1].shape == other[:, :1].shape:
+        return (other.mean(1, keepdim=True) * (other.shape[1] / value.shape[1])).expand_as(value).clone()
+    return None
+
+
+def _rows(value: Tensor, other: Tensor, had: Sequence[str], have: Sequence[str]) -> Tensor:
+    """Fresh rows, but those of outputs that both have."""
+    made = value.clone()
+    for row, name in enumerate(have):
+        if name in had:
+            made[row] = other[list(had).index(name)]
+    return made

@@ -1,0 +1,79 @@
+"""Weights of another run: what fits is taken, channels and classes are adapted, frozen weights stay."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from autoseg.errors import BadUsage
+from autoseg.nets import survey
+from autoseg.records import Network, Part
+from autoseg.steps.finetune import encoder_of, transfer
+from tests.steps.test_train import learner, run
+
+PATCH = (16, 16)
+
+
+def made(seed: int, channels: int = 2, outputs: int = 3, features=(4, 8), architecture: str = "unet"):
+    torch.manual_seed(seed)
+    network = Network.plain(features, ((1, 1), (2, 2)), architecture=Part(name=architecture))
+    return survey.build(network, channels, outputs, PATCH)
+
+
+@pytest.mark.parametrize("architecture", ["unet", "resenc", "unetpp"])
+def test_the_same_network_takes_all_and_answers_the_same(architecture: str) -> None:
+    first, second = made(0, architecture=architecture), made(1, architecture=architecture)
+    found = transfer(second, first.state_dict(), ("background", "a", "b"), ("background", "a", "b"))
+    assert not (found.adapted or found.left or found.unused) and "tensors taken" in found.told
+    x = torch.randn(1, 2, *PATCH)
+    assert torch.equal(first.eval()(x)[0], second.eval()(x)[0])
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_channels_see_an_even_image_as_before(channels: int) -> None:
+    first, second = made(0), made(1, channels=channels)
+    found = transfer(second, first.state_dict(), ("0", "a", "b"), ("0", "a", "b"))
+    assert len(found.adapted) == 1 and not found.left
+    even = torch.randn(1, 1, *PATCH)
+    answers = [net.eval()(even.expand(1, n, -1, -1))[0] for net, n in ((first, 2), (second, channels))]
+    assert torch.allclose(*answers, atol=1e-5)
+
+
+def test_heads_keep_the_classes_of_the_same_name() -> None:
+    first, second = made(0), made(1, outputs=4)
+    fresh = made(1, outputs=4)
+    found = transfer(second, first.state_dict(), ("background", "liver", "spleen"), ("background", "spleen", "x", "y"))
+    assert all(name.startswith("heads.") for name in found.adapted) and not found.left
+    name = found.adapted[0]
+    had, now, new = (net.state_dict()[name] for net in (first, second, fresh))
+    assert torch.equal(now[:2], had[[0, 2]]) and torch.equal(now[2:], new[2:])
+
+
+def test_as_many_other_classes_are_not_the_same_heads() -> None:
+    first, second = made(0, outputs=1), made(1, outputs=1)
+    found = transfer(second, first.state_dict(), ("tumour",), ("vessel",))
+    assert found.left and all(name.startswith("heads.") for name in found.left)
+
+
+def test_wider_stages_are_left_and_nothing_that_fits_is_an_error() -> None:
+    found = transfer(made(1, features=(4, 16)), made(0).state_dict(), ("a", "b", "c"), ("a", "b", "c"))
+    assert found.taken and found.left and "left fresh" in found.told
+    with pytest.raises(BadUsage, match="no tensor of the model fits"):
+        transfer(made(0), {"something": torch.ones(3)}, ("a",), ("a", "b", "c"))
+
+
+def test_frozen_weights_stay_until_their_step_and_the_others_learn() -> None:
+    one = learner()
+    one.frozen, one.frozen_until = encoder_of(one.network), 4
+    before = [p.detach().clone() for p in one.network.parameters()]
+    frozen = {id(p) for p in one.frozen}
+    run(one, 4)
+    still = [torch.equal(p, was) for p, was in zip(one.network.parameters(), before, strict=True)]
+    assert still == [id(p) in frozen for p in one.network.parameters()] and any(still) and not all(still)
+    run(one, 6)
+    assert not any(torch.equal(p, was) for p, was in zip(one.network.parameters(), before, strict=True) if was.ndim > 1)
+
+
+def test_an_architecture_that_does_not_say_its_encoder_is_told() -> None:
+    with pytest.raises(BadUsage, match="--freeze"):
+        encoder_of(torch.nn.Conv2d(1, 1, 1))
