@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 def begin_with(model: Path, learner: Learner, run: Run, voice: Voice) -> None:
     """Gives the learner the weights of another run. Raises: BadUsage where none fits; BadFile for a damaged model."""
     from autoseg.steps.finetune import transfer
+    from autoseg.steps.train import weights_of
 
     file = _checkpoint_in(model)
-    header, tensors = load_tensors(Checkpoint, file, wanted=lambda name: name.startswith("network."))
-    weights = {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
-    found = transfer(learner.network, weights, header.run.question.outputs, run.question.outputs)
+    header, tensors = load_tensors(Checkpoint, file, wanted=lambda name: name.startswith(("network.", "average.")))
+    found = transfer(learner.network, weights_of(tensors), header.run.question.outputs, run.question.outputs)
+    learner.begin_average()
     voice.say(f"beginning with {file}: {found.told}")
 
 

@@ -95,14 +95,17 @@ def _network(settings: Configuration, question: Question, folder: RunFolder) -> 
     from autoseg.steps import train
 
     network = train.build_network(settings, question)
-    trained = {f"network.{name}" for name in network.state_dict()}
+    trained = set(network.state_dict())
     if prune := getattr(network, "prune", None):
         prune()
-    idle = trained - {f"network.{name}" for name in network.state_dict()}
-    _, tensors = load_tensors(
-        Checkpoint, folder.checkpoint_file, wanted=lambda name: name.startswith("network.") and name not in idle
-    )
-    train.load_network(network, tensors)
+    idle = trained - set(network.state_dict())
+
+    def wanted(name: str) -> bool:
+        kind, _, rest = name.partition(".")
+        return kind in ("network", "average") and rest not in idle
+
+    _, tensors = load_tensors(Checkpoint, folder.checkpoint_file, wanted=wanted)
+    train.load_network(network, train.weights_of(tensors))
     return fuse(network)
 
 

@@ -111,7 +111,8 @@ class Train(Record):
     """How the weights are found.
 
     `foreground`: share of a batch that is centred on a foreground voxel. `class_weights`: one per class, for the losses
-    that take them. `depth_weights`: of the heads, finest first, where the network's own are not wanted.
+    that take them. `depth_weights`: of the heads, finest first, where the network's own are not wanted. `average`: how
+    much of the running average of the weights stays at every step, 0.999 for example; prediction takes the average.
     """
 
     loss: str
@@ -122,6 +123,7 @@ class Train(Record):
     optimiser: Part
     schedule: Part
     foreground: float = Field(ge=0, le=1)
+    average: float | None = Field(default=None, gt=0, lt=1)
     precision: Literal["auto", "bf16", "float32"] = "auto"
     seed: int = 0
 

@@ -49,10 +49,10 @@ class Learner:
     """The state of a run: everything that a checkpoint holds, and what it was built from.
 
     `skipped` counts the steps whose loss was not finite, `skipped_last` those of them that came last, in a row;
-    `pieces` is how many a batch goes through the network in; `frozen` are weights that stay as they are until step
-    `frozen_until`; `first` is the index of the first foreground output,
-    `head_weights` are those of deep supervision, `members` (V, R) uint8 says which regions each class lies in, None
-    where the classes are the outputs.
+    `pieces` is how many a batch goes through the network in; `average` is the running average of the weights, of which
+    `decay` stays at every step, None for no average; `frozen` are weights that stay as they are until step
+    `frozen_until`; `first` is the index of the first foreground output, `head_weights` are those of deep supervision,
+    `members` (V, R) uint8 says which regions each class lies in, None where the classes are the outputs.
     """
 
     network: nn.Module
@@ -65,6 +65,8 @@ class Learner:
     skipped: int = 0
     skipped_last: int = 0
     pieces: int = 1
+    decay: float | None = None
+    average: dict[str, Tensor] = field(default_factory=dict)
     frozen: Sequence[nn.Parameter] = ()
     frozen_until: int = 0
     first: int = 1
@@ -76,13 +78,16 @@ class Learner:
     def tensors(self) -> dict[str, Tensor]:
         """Copies of all tensors of the state, named for a checkpoint."""
         state = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        state |= {f"average.{name}": value for name, value in self.average.items()}
         for index, values in self.optimiser.state_dict()["state"].items():
             state |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
         return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
 
     def load(self, tensors: Mapping[str, Tensor], step: int, skipped: int, skipped_last: int, pieces: int) -> None:
         """Continues from the tensors and the counts of a checkpoint."""
-        load_network(self.network, tensors)
+        load_network(self.network, _named("network.", tensors))
+        for name, value in _named("average.", tensors).items():
+            self.average[name].copy_(value)
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimiser."):
@@ -91,10 +96,31 @@ class Learner:
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
         self.step, self.skipped, self.skipped_last, self.pieces = step, skipped, skipped_last, pieces
 
+    def begin_average(self) -> None:
+        """The running average of the weights, where there is one, starts with those that the network has now."""
+        if self.decay is not None:
+            self.average = {name: value.detach().clone() for name, value in self.network.named_parameters()}
 
-def load_network(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Loads the weights among the tensors of a checkpoint. Raises: RunFailed when they are another network's."""
-    weights = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
+    def follow(self) -> None:
+        """Moves the average towards the weights; in the first steps it moves faster, as there is little to keep."""
+        if self.decay is None:
+            return
+        kept = min(self.decay, (1 + self.step) / (10 + self.step))
+        for name, value in self.network.named_parameters():
+            self.average[name].lerp_(value.detach(), 1 - kept)
+
+
+def weights_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a checkpoint's tensors predict with: the running average of the weights, where there is one."""
+    return _named("network.", tensors) | _named("average.", tensors)
+
+
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def load_network(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Gives the network its weights. Raises: RunFailed when they are another network's."""
     try:
         network.load_state_dict(weights)
     except RuntimeError as problem:
@@ -111,13 +137,16 @@ def build(
     settings = configuration.train
     network = build_network(configuration, question).to(device)
     optimiser = OPTIMISERS.build(settings.optimiser, parameters=network.parameters())
-    return Learner(
+    learner = Learner(
         network, optimiser, losses.build(settings.loss, question.first, settings.class_weights),
         SCHEDULES.build(settings.schedule, steps=settings.steps), device, precision,
         head_weights=settings.depth_weights or getattr(network, "head_weights", None),
         members=torch.tensor(question.members, dtype=torch.uint8, device=device) if question.regions else None,
         first=question.first, seed=seed, base_rates=[group["lr"] for group in optimiser.param_groups],
+        decay=settings.average,
     )  # fmt: skip
+    learner.begin_average()
+    return learner
 
 
 def build_network(configuration: Configuration, question: Question) -> nn.Module:
@@ -144,6 +173,7 @@ def learn(learner: Learner, images: Tensor, labels: Tensor) -> float:
     norm = nn.utils.clip_grad_norm_(learner.network.parameters(), CLIP)
     if torch.isfinite(loss) and torch.isfinite(norm):
         learner.optimiser.step()
+        learner.follow()
         learner.skipped_last = 0
     else:
         learner.skipped += 1

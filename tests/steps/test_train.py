@@ -62,6 +62,28 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_the_average_follows_the_weights_and_is_what_predicts() -> None:
+    one, plain = learner(**{"train.average": 0.6}), learner()
+    mean = {name: value.detach().clone() for name, value in one.network.named_parameters()}
+    for step, _ in enumerate(train.train(one, Squares(), 12)):
+        kept = min(0.6, (1 + step) / (10 + step))
+        mean = {name: kept * mean[name] + (1 - kept) * value for name, value in one.network.named_parameters()}
+    predicting = train.weights_of(one.tensors())
+    assert all(torch.allclose(predicting[name], value, atol=1e-6) for name, value in mean.items())
+    run(plain, 12)
+    assert train.weights_of(plain.tensors()).keys() == predicting.keys()
+    assert all(torch.equal(a, b) for a, b in zip(plain.network.parameters(), one.network.parameters(), strict=True))
+
+
+def test_the_average_of_a_resumed_run_is_that_of_one_never_stopped() -> None:
+    unbroken, first, second = (learner(**{"train.average": 0.9}) for _ in range(3))
+    run(unbroken, 9)
+    run(first, 4)
+    second.load(first.tensors(), first.step, first.skipped, first.skipped_last, first.pieces)
+    run(second, 9)
+    assert same(unbroken.tensors(), second.tensors())
+
+
 @pytest.mark.parametrize("stop", [1, 4, 5, 12, 19])
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
@@ -182,7 +204,7 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_twenty_stop_the_run() -> 
 
 def test_a_checkpoint_of_another_network_is_refused() -> None:
     with pytest.raises(RunFailed, match="another network"):
-        train.load_network(learner().network, learner(**{"network.features": [4, 16]}).tensors())
+        train.load_network(learner().network, train.weights_of(learner(**{"network.features": [4, 16]}).tensors()))
 
 
 @pytest.mark.parametrize(
