@@ -46,7 +46,7 @@ def preprocess(
 @click.argument("fold")
 @click.option("--budget", help="Train as many steps as fit: 30m, 2h.")
 @click.option("--steps", type=click.IntRange(1), help="Train so many steps.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--fresh", is_flag=True, help="Start anew; the earlier run is kept beside it.")
 @click.option("--skip-bad", is_flag=True, help="Leave out cases that cannot be used.")
 @click.option("--pretrained", type=click.Path(path_type=Path), help="Begin with the weights of this run (its folder).")
@@ -96,7 +96,7 @@ def _fold(text: str) -> int | Literal["all"]:
 @click.argument("configuration")
 @click.argument("fold")
 @click.option("--step", type=int, required=True, help="Which batch; 0 is the first.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("-o", "--output", "out", type=click.Path(path_type=Path), help="PNG (default: beside the run).")
 @task_option
 @plan_option

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -82,9 +82,12 @@ def train(home: Home, plan: Plan, wish: Wish, voice: Voice) -> RunFolder:
         voice.say(f"the folds are not those that plan {plan.name} was made with; those that are there now are used")
     folder = home.run_folder(plan.task, plan.name, wish.configuration, wish.fold, wish.seed)
     with lock(folder.folder.parent / f".{folder.folder.name}"):
+        model = None if wish.pretrained is None else finetuning.checkpoint_in(wish.pretrained)
+        cases = cases_of(home, plan, wish, folds, voice)
         if wish.fresh and (aside := folder.set_aside()):
             voice.say(f"the earlier run was moved to {aside}")
-        cases = cases_of(home, plan, wish, folds, voice)
+            if model is not None and not model.exists():  # it was that run's
+                wish = replace(wish, pretrained=aside / model.name)
         _optimise(plan, wish, folder, cases, voice)
         if cases.held_out:
             prediction.validate(home, folder, cases.held_out, wish.device, wish.plugins, voice)
@@ -220,6 +223,11 @@ def _same(run: Run, plan: Plan, wish: Wish, folder: RunFolder, cases: FoldCases)
             remedy="--fresh starts anew and keeps the old run beside it",
         )
     finetuning.require_same(run, wish.pretrained, folder)
+    if wish.freeze is not None and (wish.freeze, wish.freeze_steps) != (run.freeze, run.freeze_steps):
+        raise BadUsage(
+            "this run was started with another --freeze or --freeze-steps", where=str(folder.folder),
+            remedy="--fresh starts anew and keeps the old run beside it",
+        )  # fmt: skip
     asked = _with_steps(settings_of(plan, wish), run.settings.train.steps)
     steps_differ = wish.steps is not None and wish.steps != run.settings.train.steps
     budget_differs = wish.budget is not None and wish.budget != run.budget
@@ -256,7 +264,7 @@ def _loaded(learner: Learner, run: Run, file: Path) -> int:
     remedy = "--fresh starts anew and keeps the old run beside it"
     try:
         header, tensors = load_tensors(Checkpoint, file)
-        if header.run != run:
+        if header.run != run or header.step > run.settings.train.steps:
             raise BadFile("is of another run", where=str(file))
         learner.load(tensors, header.step, header.skipped_steps, header.skipped_last, header.pieces)
     except BadFile as problem:

@@ -46,10 +46,10 @@ class Checkpoint(Record):
     """
 
     run: Run
-    step: int
-    skipped_steps: int = 0
-    skipped_last: int = 0
-    pieces: int = 1
+    step: int = Field(ge=0)
+    skipped_steps: int = Field(default=0, ge=0)
+    skipped_last: int = Field(default=0, ge=0)
+    pieces: int = Field(default=1, ge=1)
 
 
 class Measures(Record):

@@ -62,8 +62,8 @@ def curves(lines: Iterable[Mapping[str, Any]], title: str) -> str:
     dice: dict[str, Points] = {}
     seconds = 0.0
     for line in lines:
-        if "loss" not in line:
-            continue
+        if "loss" not in line or not all(isinstance(line.get(key), int | float) for key in ("step", "rate", "seconds")):
+            continue  # no line of this program's: a picture must not stop a run
         losses.append((line["step"], line["loss"]))
         rates.append((line["step"], line["rate"]))
         seconds += line["seconds"]

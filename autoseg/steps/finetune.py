@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from autoseg.errors import BadUsage
 
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)  # their second axis is that of outputs
+
 
 @dataclass(frozen=True)
 class Transfer:
@@ -32,25 +34,32 @@ class Transfer:
         return ", ".join(parts)
 
 
-def transfer(network: nn.Module, weights: Mapping[str, Tensor], had: Sequence[str], have: Sequence[str]) -> Transfer:
+def transfer(
+    network: nn.Module, weights: Mapping[str, Tensor], channels: Sequence[int], outputs: Sequence[Sequence[str]]
+) -> Transfer:
     """Gives the network the weights of another, by name and shape.
 
-    A convolution that differs in its input channels alone, as the first one does for other images, gets the mean over
-    the channels it had in every channel, scaled so that its answers stay as large. A head keeps the rows of the outputs
-    that have the same name in both tasks; its others stay fresh.
+    A convolution of the image, which differs in its input channels alone, gets the mean over the channels it had in
+    every channel, scaled so that its answers stay as large. A head keeps the rows of the outputs that both tasks have
+    by name; its others stay fresh.
 
     Args:
-        had, have: the outputs of the other network and of this one, in order.
+        channels: inputs of the other network and of this one; outputs: the names of theirs, in order.
     Raises: BadUsage where nothing fits.
     """
     state, heads = network.state_dict(), _modules(network, "head")
+    turned = {f"{n}.weight" for n, one in network.named_modules() if isinstance(one, TRANSPOSED)}
     taken: list[str] = []
     adapted: list[str] = []
     left: list[str] = []
     for name, value in state.items():
         other = weights.get(name)
         is_head = any(name.startswith(f"{head}.") for head in heads)
-        made = None if other is None else _fitted(value, other, (had, have) if is_head else None)
+        made = None
+        if other is not None and value.ndim == other.ndim:
+            made = _head(value, other, *outputs) if is_head else _fitted(value, other)
+            if made is None and name not in turned:
+                made = _seen(value, other, *channels)
         if made is None:
             left.append(name)
         else:
@@ -80,19 +89,24 @@ def _modules(network: nn.Module, *places: str) -> list[str]:
     return [name for unit in units if unit.place in places for name in unit.modules if name in known]
 
 
-def _fitted(value: Tensor, other: Tensor, outputs: tuple[Sequence[str], Sequence[str]] | None) -> Tensor | None:
-    """The other's tensor in the shape of this one's; None where it does not fit. `outputs` of both, in a head."""
-    if value.ndim != other.ndim or value.ndim == 0:
-        return other if value.shape == other.shape else None
-    if outputs is not None and outputs[0] != outputs[1]:
-        had, have = outputs
-        whole = value.shape[1:] == other.shape[1:] and (other.shape[0], value.shape[0]) == (len(had), len(have))
-        return _rows(value, other, had, have) if whole and set(had) & set(have) else None
-    if value.shape == other.shape:
-        return other
-    if value.ndim > 2 and value[:, :1].shape == other[:, :1].shape:
-        return (other.mean(1, keepdim=True) * (other.shape[1] / value.shape[1])).expand_as(value).clone()
-    return None
+def _fitted(value: Tensor, other: Tensor) -> Tensor | None:
+    return other if value.shape == other.shape else None
+
+
+def _head(value: Tensor, other: Tensor, had: Sequence[str], have: Sequence[str]) -> Tensor | None:
+    """The other's tensor where it has as many rows as there are outputs: those that both have; else what fits."""
+    if tuple(had) == tuple(have) or value.ndim == 0 or (len(other), len(value)) != (len(had), len(have)):
+        return _fitted(value, other)
+    return _rows(value, other, had, have) if value.shape[1:] == other.shape[1:] and set(had) & set(have) else None
+
+
+def _seen(value: Tensor, other: Tensor, had: int, have: int) -> Tensor | None:
+    """The other's filters of the image for other channels."""
+    if value.ndim < 3 or had == have or (other.shape[1], value.shape[1]) != (had, have):
+        return None
+    if value[:, :1].shape != other[:, :1].shape:
+        return None
+    return (other.mean(1, keepdim=True) * (had / have)).expand_as(value).clone()
 
 
 def _rows(value: Tensor, other: Tensor, had: Sequence[str], have: Sequence[str]) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoseg.errors import BadUsage
+from autoseg.errors import BadUsage, RunFailed
 from autoseg.parts import OPTIMISERS
 from autoseg.records import Configuration, Network, Part, Question
 from autoseg.steps import device as devices
@@ -219,9 +219,7 @@ def measured(configuration: Configuration, question: Question, device: torch.dev
     memory does not hold the steps, it answers more than there is. Raises: BadUsage where nothing can be measured.
     """
     before = _begin(device)
-    try:
-        _dry_run(configuration, question, device, precision)
-    except torch.OutOfMemoryError:
+    if not _dry_run(configuration, question, device, precision):
         return 2 * devices.memory(device)
     found = _most(device) - before
     gc.collect()
@@ -230,11 +228,16 @@ def measured(configuration: Configuration, question: Question, device: torch.dev
     return found
 
 
-def _dry_run(configuration: Configuration, question: Question, device: torch.device, precision: Precision) -> None:
+def _dry_run(configuration: Configuration, question: Question, device: torch.device, precision: Precision) -> bool:
+    """Takes a few steps; whether the batch went through at once."""
     learner = train.build(configuration, question, 0, device, precision)
     images, labels = speed.noise(configuration, question, device)
-    for _ in range(STEPS):
-        train.learn(learner, images, labels)
+    try:
+        for _ in range(STEPS):
+            train.learn(learner, images, labels)
+    except RunFailed:  # not even a single sample does
+        return False
+    return learner.pieces == 1
 
 
 def _begin(device: torch.device) -> int:

@@ -93,8 +93,19 @@ class Learner:
             if name.startswith("optimiser."):
                 _, index, key = name.split(".", 2)
                 state.setdefault(int(index), {})[key] = value
+        self._require(state)
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
         self.step, self.skipped, self.skipped_last, self.pieces = step, skipped, skipped_last, pieces
+
+    def _require(self, state: Mapping[int, Mapping[str, Tensor]]) -> None:
+        """Raises: ValueError where the optimiser's tensors do not belong to these weights, or together."""
+        weights = [weight for group in self.optimiser.param_groups for weight in group["params"]]
+        if len({frozenset(values) for values in state.values()}) > 1 or any(n >= len(weights) for n in state):
+            raise ValueError("its tensors do not belong together")
+        for number, values in state.items():
+            for key, tensor in values.items():
+                if tensor.ndim and tensor.shape != weights[number].shape:
+                    raise ValueError(f"{key} of weight {number} has shape {tuple(tensor.shape)}")
 
     def begin_average(self) -> None:
         """The running average of the weights, where there is one, starts with those that the network has now."""
@@ -167,20 +178,27 @@ def learn(learner: Learner, images: Tensor, labels: Tensor) -> float:
     for parameter in learner.frozen:
         parameter.requires_grad_(learner.step >= learner.frozen_until)
     learner.optimiser.zero_grad(set_to_none=True)
-    loss = None
-    while loss is None:
-        loss = _tried(learner, images, labels)
+    statistics = [buffer.clone() for buffer in learner.network.buffers()]
+    while (loss := _tried(learner, images, labels)) is None:
+        _put_back(learner.network, statistics)
     norm = nn.utils.clip_grad_norm_(learner.network.parameters(), CLIP)
     if torch.isfinite(loss) and torch.isfinite(norm):
         learner.optimiser.step()
         learner.follow()
         learner.skipped_last = 0
     else:
+        _put_back(learner.network, statistics)
         learner.skipped += 1
         learner.skipped_last += 1
         loss = torch.full_like(loss, torch.nan)
     learner.step += 1
     return float(loss.detach())
+
+
+def _put_back(network: nn.Module, statistics: Sequence[Tensor]) -> None:
+    """The buffers, such as batch norm's statistics, as they were before a step that came to nothing."""
+    for buffer, before in zip(network.buffers(), statistics, strict=True):
+        buffer.copy_(before)
 
 
 def _tried(learner: Learner, images: Tensor, labels: Tensor) -> Tensor | None:
@@ -237,7 +255,7 @@ def pseudo_dice(learner: Learner, validation: Batches) -> tuple[float | None, ..
     for number in range(CHECKED):
         images, labels = validation.batch(number)
         with torch.inference_mode(), autocast(learner.device, learner.precision):
-            logits = learner.network(images)[0]
+            logits = torch.cat([learner.network(part)[0] for part in images.chunk(learner.pieces)])
         if learner.members is None:
             found = _counts(logits.argmax(1), labels, logits.shape[1])
         else:

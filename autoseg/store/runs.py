@@ -93,7 +93,7 @@ class RunFolder:
             return
         kept = []
         for line in self.log_file.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
+            with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError, OverflowError):
                 if int(json.loads(line).get("step", 0)) <= step:
                     kept.append(line)
         save_text(self.log_file, "".join(line + "\n" for line in kept))

@@ -114,12 +114,12 @@ def test_a_run_begins_with_another_and_goes_on_from_its_own_checkpoint(trained: 
     record = begun.run()
     assert record is not None and (record.freeze, record.freeze_steps) == ("encoder", 2) and record.pretrained
     assert run(trained, "train", "2d", "1", "--steps", "2").exit_code == 0  # it needs the model no more
-    other = run(trained, "train", "2d", "1", "--steps", "2", "--pretrained", str(begun.folder))
-    assert other.exit_code == 2 and "did not begin with that model" in other.stderr
+    frozen = run(trained, *words[:-1], "1")
+    assert frozen.exit_code == 2 and "another --freeze" in frozen.stderr
     begun.checkpoint_file.unlink()
     begun.checkpoint_before.unlink(missing_ok=True)
     again = run(trained, "train", "2d", "1", "--steps", "2")
-    assert again.exit_code == 2 and "begins with a model" in again.stderr
+    assert again.exit_code == 2 and "was to begin with another model" in again.stderr
     assert run(trained, *words, "--pretrained", str(model)).exit_code == 0
 
 
@@ -132,3 +132,15 @@ def test_what_is_no_model_begins_no_run(trained: Path) -> None:
         assert told.exit_code == 2 and said in told.stderr
     assert Home(trained).run_folder("Task02_Discs", "default", "2d", 1, 0).run() is None
     assert run(trained, "train", "2d", "1", "--freeze", "encoder").exit_code == 2
+
+
+def test_a_run_begins_anew_with_itself_and_nothing_is_moved_for_a_model_that_is_not_there(trained: Path) -> None:
+    folder = Home(trained).run_folder("Task02_Discs", "default", "2d", 0, 0)
+    words = ("train", "2d", "0", "--steps", "2", "--fresh", "--pretrained")
+    assert run(trained, *words, str(trained / "nothing")).exit_code == 2 and folder.checkpoint_file.exists()
+    told = run(trained, *words, str(folder.folder))
+    assert told.exit_code == 0 and "moved to" in told.stderr and "tensors taken" in told.stderr
+    plain = run(trained, "train", "2d", "1", "--steps", "1")
+    assert plain.exit_code == 0
+    late = run(trained, "train", "2d", "1", "--steps", "1", "--pretrained", str(folder.folder))
+    assert late.exit_code == 2 and "did not begin with a model" in late.stderr

@@ -12,6 +12,7 @@ from autoseg.steps.finetune import encoder_of, transfer
 from tests.steps.test_train import learner, run
 
 PATCH = (16, 16)
+NAMES = ("background", "a", "b")
 
 
 def made(seed: int, channels: int = 2, outputs: int = 3, features=(4, 8), architecture: str = "unet"):
@@ -23,7 +24,7 @@ def made(seed: int, channels: int = 2, outputs: int = 3, features=(4, 8), archit
 @pytest.mark.parametrize("architecture", ["unet", "resenc", "unetpp"])
 def test_the_same_network_takes_all_and_answers_the_same(architecture: str) -> None:
     first, second = made(0, architecture=architecture), made(1, architecture=architecture)
-    found = transfer(second, first.state_dict(), ("background", "a", "b"), ("background", "a", "b"))
+    found = transfer(second, first.state_dict(), (2, 2), (NAMES, NAMES))
     assert not (found.adapted or found.left or found.unused) and "tensors taken" in found.told
     x = torch.randn(1, 2, *PATCH)
     assert torch.equal(first.eval()(x)[0], second.eval()(x)[0])
@@ -32,7 +33,7 @@ def test_the_same_network_takes_all_and_answers_the_same(architecture: str) -> N
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_channels_see_an_even_image_as_before(channels: int) -> None:
     first, second = made(0), made(1, channels=channels)
-    found = transfer(second, first.state_dict(), ("0", "a", "b"), ("0", "a", "b"))
+    found = transfer(second, first.state_dict(), (2, channels), (NAMES, NAMES))
     assert len(found.adapted) == 1 and not found.left
     even = torch.randn(1, 1, *PATCH)
     answers = [net.eval()(even.expand(1, n, -1, -1))[0] for net, n in ((first, 2), (second, channels))]
@@ -42,7 +43,9 @@ def test_other_channels_see_an_even_image_as_before(channels: int) -> None:
 def test_heads_keep_the_classes_of_the_same_name() -> None:
     first, second = made(0), made(1, outputs=4)
     fresh = made(1, outputs=4)
-    found = transfer(second, first.state_dict(), ("background", "liver", "spleen"), ("background", "spleen", "x", "y"))
+    found = transfer(
+        second, first.state_dict(), (2, 2), (("background", "liver", "spleen"), ("background", "spleen", "x", "y"))
+    )
     assert all(name.startswith("heads.") for name in found.adapted) and not found.left
     name = found.adapted[0]
     had, now, new = (net.state_dict()[name] for net in (first, second, fresh))
@@ -51,15 +54,17 @@ def test_heads_keep_the_classes_of_the_same_name() -> None:
 
 def test_as_many_other_classes_are_not_the_same_heads() -> None:
     first, second = made(0, outputs=1), made(1, outputs=1)
-    found = transfer(second, first.state_dict(), ("tumour",), ("vessel",))
+    found = transfer(second, first.state_dict(), (2, 2), (("tumour",), ("vessel",)))
     assert found.left and all(name.startswith("heads.") for name in found.left)
 
 
 def test_wider_stages_are_left_and_nothing_that_fits_is_an_error() -> None:
-    found = transfer(made(1, features=(4, 16)), made(0).state_dict(), ("a", "b", "c"), ("a", "b", "c"))
-    assert found.taken and found.left and "left fresh" in found.told
+    wide, fresh = made(1, features=(8, 8)), made(1, features=(8, 8))
+    found = transfer(wide, made(0).state_dict(), (2, 2), (NAMES, NAMES))
+    assert found.taken and found.left and not found.adapted and "left fresh" in found.told
+    assert all(torch.equal(wide.state_dict()[name], fresh.state_dict()[name]) for name in found.left)
     with pytest.raises(BadUsage, match="no tensor of the model fits"):
-        transfer(made(0), {"something": torch.ones(3)}, ("a",), ("a", "b", "c"))
+        transfer(made(0), {"something": torch.ones(3)}, (2, 2), (("a",), NAMES))
 
 
 def test_frozen_weights_stay_until_their_step_and_the_others_learn() -> None:

@@ -7,6 +7,7 @@ import sys
 from dataclasses import fields
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -14,13 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg import losses
-from autoseg.errors import BadPlan
+from autoseg.errors import BadPlan, RunFailed
 from autoseg.nets import places, survey
 from autoseg.records import Channel, Configuration, Insert, Memory, Network, Part, Question, Train
 from autoseg.steps import design, device, memory, topology
 from autoseg.steps.allocators import Heap, Segments
 from autoseg.steps.memory import Estimate
 from autoseg.steps.trace import trace
+from tests.steps import test_train
 
 STRIDES = {2: ((1, 1), (2, 2), (2, 2)), 3: ((1, 1, 1), (2, 2, 2), (2, 2, 2))}
 
@@ -126,6 +128,21 @@ def test_what_is_kept_is_what_torch_saves(patch, batch: int, precision, inserts:
     one = network(len(patch), inserts=inserts)
     counted = [kept_by_torch(one, 2, 4, patch, precision, many) for many in (batch, 2 * batch)]
     assert trace(one, 2, 4, patch, "cpu", precision, "dice+ce").kept * batch == counted[1] - counted[0]
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_a_batch_that_goes_through_in_pieces_alone_does_not_fit(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    learn = memory.train.learn
+
+    def cramped(learner: Any, images: torch.Tensor, labels: torch.Tensor) -> float:
+        if most == 0:
+            raise RunFailed("memory ran out on a single sample")
+        learner.pieces = 2
+        return learn(learner, images, labels)
+
+    monkeypatch.setattr(memory.train, "learn", cramped)
+    cpu = torch.device("cpu")
+    assert memory.measured(test_train.configuration(), test_train.QUESTION, cpu, "float32") > device.memory(cpu)
 
 
 def test_a_loss_that_looks_at_numbers_is_estimated() -> None:

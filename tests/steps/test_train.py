@@ -227,10 +227,11 @@ class Cramped(torch.nn.Module):
 
     def __init__(self, network: torch.nn.Module, most: int) -> None:
         super().__init__()
-        self.network, self.most = network, most
+        self.network, self.most, self.limits_all = network, most, False
 
     def forward(self, x: torch.Tensor):
-        if self.training and torch.is_grad_enabled() and len(x) > self.most:
+        kept = self.training and torch.is_grad_enabled()
+        if len(x) > self.most and (kept or (self.limits_all and not self.training)):
             raise torch.OutOfMemoryError("out of memory")
         return self.network(x)
 
@@ -243,6 +244,35 @@ def test_where_memory_runs_out_the_batch_goes_through_in_pieces_to_the_same_weig
     assert [one.loss for one in told] == pytest.approx([one.loss for one in run(roomy, 6)], rel=1e-4)
     for a, b in zip(roomy.network.parameters(), cramped.network.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_a_run_in_pieces_looks_at_its_validation_in_pieces() -> None:
+    one = learner()
+    one.network = Cramped(one.network, 1)
+    one.network.limits_all = True
+    assert run(one, 5)[-1].dice is not None
+
+
+def test_a_step_that_came_to_nothing_leaves_batch_norms_statistics() -> None:
+    one = learner(**{"network.norm.name": "batch"})
+    run(one, 3, Poisoned())
+    before = [buffer.clone() for buffer in one.network.buffers()]
+    assert before and run(one, 5, Poisoned())[-1].skipped == 2
+    assert all(torch.equal(a, b) for a, b in zip(before, one.network.buffers(), strict=True))
+
+
+@pytest.mark.parametrize("change", ["shape", "missing"])
+def test_the_state_of_another_optimiser_is_refused(change: str) -> None:
+    one = learner()
+    run(one, 2)
+    tensors = one.tensors()
+    name = next(name for name in tensors if name.endswith("exp_avg"))
+    if change == "shape":
+        tensors[name] = torch.ones(1, 3)
+    else:
+        del tensors[name]
+    with pytest.raises(ValueError, match=r"belong together|has shape"):
+        learner().load(tensors, 2, 0, 0, 1)
 
 
 def test_a_run_in_pieces_stopped_and_resumed_equals_never_stopped() -> None:
