@@ -11,7 +11,7 @@ import rich_click as click
 from autoseg.cli.session import table
 
 if TYPE_CHECKING:
-    from autoseg.records import Configuration, Fingerprint, Means, Network, Plan, Scores
+    from autoseg.records import Fingerprint, Means, Network, Plan, Scores
     from autoseg.steps.explain import Choice, Explanation
 
 WORST = 3
@@ -73,7 +73,7 @@ def _described(plan: Plan, title: str) -> dict[str, str]:
         "optimiser": one.train.optimiser.name,
         "memory (estimate)": f"{one.memory.bytes / 1e9:.2f} GB",
         "steps": f"{one.train.steps:,}",
-        "hours": _hours(plan, title, one),
+        "hours": _hours(plan, title),
     }
 
 
@@ -83,9 +83,11 @@ def _blocks(network: Network) -> str:
     return f"{encoder}; decoder {network.decoder_block.text} {' '.join(map(str, network.decoder_depths))}"
 
 
-def _hours(plan: Plan, title: str, one: Configuration) -> str:
-    speed = plan.seconds_per_step.get(title)
-    return "not measured on this machine" if speed is None else f"{speed * one.train.steps / 3600:.2f} per fold"
+def _hours(plan: Plan, title: str) -> str:
+    from autoseg.steps.plan import hours
+
+    found = hours(plan, title)
+    return "not measured on this machine" if found is None else f"{found:.2f} per fold"
 
 
 def scores(title: str, scores: Scores, folder: Path) -> None:

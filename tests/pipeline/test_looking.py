@@ -13,11 +13,9 @@ from click.testing import CliRunner, Result
 from autoseg.cli import main
 from autoseg.steps import sheet, train
 from autoseg.store import Home, RunFolder
+from tests.pipeline.test_training import SMALL_PLAN
 
-TOPOLOGY = {"features": "[4,8]", "strides": "[[1,1],[2,2]]", "kernels": "[[3,3],[3,3]]",
-            "depths": "[1,1]", "decoder_depths": "[1]"}  # fmt: skip
-SMALL = [word for field, value in TOPOLOGY.items() for word in ("--set", f"configurations.2d.network.{field}={value}")]
-PLAN = ["plan", "Task02", "--device", "cuda", "--memory", "8GB", *SMALL, "--set", "configurations.2d.batch=3"]
+PLAN = [*SMALL_PLAN, "--set", "configurations.2d.batch=3"]
 
 
 @pytest.fixture

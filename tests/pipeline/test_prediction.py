@@ -17,6 +17,7 @@ from autoseg.pipeline.prediction import inputs, load_model, require_plugins
 from autoseg.records import Channel, Checkpoint, Configuration, Memory, Network, Part, Question, Run, Train
 from autoseg.steps import train
 from autoseg.store import Home, RunFolder, load_tensors, save_tensors
+from tests.pipeline.test_training import SMALL_PLAN
 
 
 def question(files: int) -> Question:
@@ -178,10 +179,7 @@ def test_a_checkpoint_with_more_or_less_than_the_network_is_refused(nested: RunF
 
 
 def test_the_average_of_the_weights_predicts(balls_2d: Path) -> None:
-    small = [word for field, value in {"features": "[4,8]", "strides": "[[1,1],[2,2]]", "kernels": "[[3,3],[3,3]]",
-             "depths": "[1,1]", "decoder_depths": "[1]"}.items()
-             for word in ("--set", f"configurations.2d.network.{field}={value}")]  # fmt: skip
-    words = ["plan", "Task02", "--device", "cuda", "--memory", "8GB", *small, "--set", "2d.train.average=0.5"]
+    words = [*SMALL_PLAN, "--set", "2d.train.average=0.5"]
     for command in (words, ["train", "2d", "0", "--steps", "3"]):
         assert CliRunner().invoke(main, ["--home", str(balls_2d), *command]).exit_code == 0
     folder = Home(balls_2d).run_folder("Task02_Discs", "default", "2d", 0, 0)

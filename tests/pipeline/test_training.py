@@ -17,7 +17,8 @@ from autoseg.store import Home, RunFolder, load_tensors, save_tensors
 TOPOLOGY = {"features": "[4,8]", "strides": "[[1,1],[2,2]]", "kernels": "[[3,3],[3,3]]",
             "depths": "[1,1]", "decoder_depths": "[1]"}  # fmt: skip
 SMALL = [word for field, value in TOPOLOGY.items() for word in ("--set", f"configurations.2d.network.{field}={value}")]
-PLAN = ["plan", "Task02", "--device", "cuda", "--memory", "8GB", *SMALL, "--set", "configurations.2d.batch=2"]
+SMALL_PLAN = ["plan", "Task02", "--device", "cuda", "--memory", "8GB", *SMALL]
+PLAN = [*SMALL_PLAN, "--set", "configurations.2d.batch=2"]
 
 
 @pytest.fixture

@@ -120,42 +120,43 @@ def test_the_nodata_of_a_raster_is_told(tmp_path: Path, nodata: float | None) ->
 def test_solid_fractions_are_not_smoothed_borders(dtype) -> None:
     label = np.zeros((60, 60), dtype)
     label[5:20, 5:20], label[25:40, 5:20], label[25:40, 25:40] = 0.1, 0.2, 0.3
-    image = np.random.default_rng(0).normal(0, 1, label.shape).astype(np.float32)[None]
-    (fault,) = measure(whole(Case("x", Image(image, (1.0, 1.0)), label)), QUESTION, "hash", []).faults
+    (fault,) = on_noise(label, QUESTION).faults
     assert fault.fault != "anti-aliased label"
 
 
-def test_smoothed_borders_of_16_bits_are_not_told_to_take_a_range_that_is_refused() -> None:
-    roads = QUESTION.model_copy(update={"labels": {"background": 0, "road": 65535}, "ignore": None})
+def on_noise(label: np.ndarray, question: Question) -> CaseFacts:
+    """The facts of a picture of noise with that label."""
+    image = np.random.default_rng(0).normal(0, 1, label.shape).astype(np.float32)[None]
+    return measure(whole(Case("x", Image(image, (1.0, 1.0)), label)), question, "hash", [])
+
+
+def road(dtype: type, top: int) -> tuple[Question, np.ndarray]:
+    """A task with a road of the value `top`, and a label whose borders are smoothed."""
     sharp = np.zeros((60, 60))
-    sharp[20:40] = 65535
-    soft = ndimage.gaussian_filter(sharp, 1.5).astype(np.uint16)
-    image = np.random.default_rng(0).normal(0, 1, sharp.shape).astype(np.float32)[None]
-    (fault,) = measure(whole(Case("x", Image(image, (1.0, 1.0)), soft)), roads, "hash", []).faults
+    sharp[20:40] = top
+    roads = QUESTION.model_copy(update={"labels": {"background": 0, "road": top}, "ignore": None})
+    return roads, ndimage.gaussian_filter(sharp, 1.5).astype(dtype)
+
+
+def test_smoothed_borders_of_16_bits_are_not_told_to_take_a_range_that_is_refused() -> None:
+    roads, soft = road(np.uint16, 65535)
+    (fault,) = on_noise(soft, roads).faults
     assert "threshold the masks at 32767.5" in fault.detail and "--labels-map" not in fault.detail
 
 
 def test_smoothed_borders_come_with_the_map_that_reads_them() -> None:
-    roads = QUESTION.model_copy(update={"labels": {"background": 0, "road": 255}, "ignore": None})
-    sharp = np.zeros((60, 60))
-    sharp[20:40] = 255
-    soft = ndimage.gaussian_filter(sharp, 1.5).astype(np.uint8)
-    image = np.random.default_rng(0).normal(0, 1, sharp.shape).astype(np.float32)[None]
-    (fault,) = measure(whole(Case("x", Image(image, (1.0, 1.0)), soft)), roads, "hash", []).faults
+    roads, soft = road(np.uint8, 255)
+    (fault,) = on_noise(soft, roads).faults
     assert fault.fault == "anti-aliased label" and fault.fatal
     text = fault.detail.rpartition("--labels-map ")[2]
     named = roads.model_copy(update=fields_of(text))
     (at,) = np.nonzero(to_indices(soft, named)[:, 30])
     assert (at[0], at[-1]) == (20, 39)
     more = roads.model_copy(update={"labels": {"background": 0, "road": 255, "roof": 100}})
-    assert (
-        "without smoothing" in measure(whole(Case("x", Image(image, (1.0, 1.0)), soft)), more, "", []).faults[0].detail
-    )
-    third = np.where(sharp > 0, 255, 0).astype(np.uint8)
-    third[5:9, 5:9] = 7
-    assert told(measure(whole(Case("x", Image(image, (1.0, 1.0)), third)), roads, "", [])) == [
-        ("undeclared label", True)
-    ]
+    assert "without smoothing" in on_noise(soft, more).faults[0].detail
+    third = np.zeros((60, 60), np.uint8)
+    third[20:40], third[5:9, 5:9] = 255, 7
+    assert told(on_noise(third, roads)) == [("undeclared label", True)]
 
 
 def painted(folder: Path, colours: dict[str, int]) -> tuple[CaseFiles, Question]:
