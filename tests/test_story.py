@@ -65,7 +65,7 @@ def test_pictures_with_plain_and_focal_loss(balls_2d: Path) -> None:
 
 
 def test_killed_and_started_again_equals_never_stopped(balls_3d: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from autoseg.pipeline import training
+    from autoseg.pipeline import recording
     from autoseg.records import Checkpoint
     from autoseg.store import load_tensors
 
@@ -80,20 +80,20 @@ def test_killed_and_started_again_equals_never_stopped(balls_3d: Path, monkeypat
     class Killed(BaseException):
         """What a kill looks like from inside."""
 
-    kept = training.save_checkpoint
-    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
+    kept = recording.save_checkpoint
+    monkeypatch.setattr(recording, "SAVE_SECONDS", 0.0)
 
     def save_and_die(learner, run, folder) -> None:
         kept(learner, run, folder)
         if learner.step == 7:
             raise Killed
 
-    monkeypatch.setattr(training, "save_checkpoint", save_and_die)
+    monkeypatch.setattr(recording, "save_checkpoint", save_and_die)
     with pytest.raises(Killed):
         say("train", "3d", "0", "--steps", "12", "--fresh")
     with folder.log_file.open("a") as opened:
         opened.write('{"step": 8, "loss": 9}\n{"step": 9, "lo')
-    monkeypatch.setattr(training, "save_checkpoint", kept)
+    monkeypatch.setattr(recording, "save_checkpoint", kept)
     resumed = say("train", "3d", "0", "--steps", "12")
     assert "resuming at step 7 of 12" in resumed.stderr
     again = load_tensors(Checkpoint, folder.checkpoint_file)[1]

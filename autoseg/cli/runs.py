@@ -63,7 +63,7 @@ def train(
     task: str | None, plan: str | None, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Train CONFIGURATION on FOLD (0 to 4, or all), or go on where it stopped; then score its validation cases."""
-    from autoseg.pipeline.training import Wish
+    from autoseg.pipeline.fold_cases import Wish
     from autoseg.pipeline.training import train as run
 
     if budget and steps:
@@ -108,8 +108,8 @@ def batch(
     task: str | None, plan: str | None, **options: Any,
 ) -> None:  # fmt: skip
     """Draw what the network is given at a step of a run, trained already or not: images, labels, what was done."""
+    from autoseg.pipeline.fold_cases import Wish
     from autoseg.pipeline.looking import draw_batch
-    from autoseg.pipeline.training import Wish
 
     session = current(context)
     wish = Wish(configuration, _fold(fold), plugins=session.plugins, **options)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoseg.errors import BadUsage
-from autoseg.pipeline import prediction, training
-from autoseg.pipeline.training import FoldCases, Wish
+from autoseg.pipeline import prediction
+from autoseg.pipeline.beginning import settings_of
+from autoseg.pipeline.fold_cases import FoldCases, Wish, cases_of, folds_for
 from autoseg.pipeline.voice import Voice
 from autoseg.records import Configuration, Plan, Run
 from autoseg.steps import plan as planning
@@ -30,16 +31,16 @@ def draw_batch(home: Home, plan: Plan, wish: Wish, step: int, out: Path | None, 
     from autoseg.steps import sheet, words
 
     planning.configuration_of(plan, wish.configuration)
-    folds = training.folds_for(home, plan, wish)
+    folds = folds_for(home, plan, wish)
     folder = home.run_folder(plan.task, plan.name, wish.configuration, wish.fold, wish.seed)
     run = folder.run()
     if run is not None:
         prediction.require_plugins(run, wish.plugins)
-    settings = run.settings if run is not None else training.settings_of(plan, wish)
+    settings = run.settings if run is not None else settings_of(plan, wish)
     question = run.question if run is not None else plan.question
     _require(settings, step, out, wish)
     made = {"configurations": {**plan.configurations, wish.configuration: settings}, "question": question}
-    cases = training.cases_of(home, plan.model_copy(update=made), replace(wish, skip_bad=True), folds, voice)
+    cases = cases_of(home, plan.model_copy(update=made), replace(wish, skip_bad=True), folds, voice)
     if run is not None:
         _require_same(run, cases, folder)
     rows = _rows(cases, settings, step, _device(run, wish, voice))

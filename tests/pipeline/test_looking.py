@@ -121,9 +121,9 @@ def test_batches_of_a_run_whose_cases_are_gone_cannot_be_drawn(planned: Path) ->
 
 
 def test_the_curves_of_a_run_are_drawn_and_go_on_when_it_does(planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from autoseg.pipeline import training
+    from autoseg.pipeline import recording
 
-    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(recording, "SAVE_SECONDS", 0.0)
     learn = train.learn
 
     def until_the_third(learner: train.Learner, *more: Any) -> float:
