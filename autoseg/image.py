@@ -54,11 +54,14 @@ class Case:
 
     Attributes:
         label: integer (*S), the values of the files (not class indices); None when there is no label.
+        rater: whose label it is, a number; others: the labels of further raters, by theirs.
     """
 
     id: str
     image: Image
     label: Array | None = None
+    rater: int = 0
+    others: Mapping[int, Array] = field(default_factory=dict)
 
 
 def as_volume(array: Array) -> Array:

@@ -206,6 +206,7 @@ INSERTS = Table(
         "scconv": "autoseg.nets.inserts.scconv:SCConv",
         "sppf": "autoseg.nets.inserts.context:SPPF",
         "aspp": "autoseg.nets.inserts.context:ASPP",
+        "rater": "autoseg.nets.inserts.rater:Rater",
     },
 )
 JOINS = Table(
@@ -280,6 +281,9 @@ AUGMENTATIONS = Table(
         "band_jitter": "autoseg.augment.intensity:BandJitter",
         "cutout": "autoseg.augment.erasing:Cutout",
         "channel_dropout": "autoseg.augment.erasing:ChannelDropout",
+        "morphology": "autoseg.augment.earlier:Morphology",
+        "forget": "autoseg.augment.earlier:Forget",
+        "copy_paste": "autoseg.augment.pasting:CopyPaste",
     },
 )
 OPTIMISERS = Table(
@@ -297,6 +301,16 @@ SCHEDULES = Table(
         "constant": "autoseg.steps.optimise:constant",
     },
 )
+SAMPLINGS = Table(
+    "sampling",
+    "(present: per case the indices of its classes, **options) -> Sampling: weights(losses) -> how often each case is "
+    "drawn",
+    {
+        "uniform": "autoseg.steps.sampling:Uniform",
+        "balanced": "autoseg.steps.sampling:Balanced",
+        "hard": "autoseg.steps.sampling:Hard",
+    },
+)
 TABLES = {
     "readers": READERS,
     "normalisers": NORMALISERS,
@@ -312,4 +326,5 @@ TABLES = {
     "augmentations": AUGMENTATIONS,
     "optimisers": OPTIMISERS,
     "schedules": SCHEDULES,
+    "samplings": SAMPLINGS,
 }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 Drawn = dict[str, Any]  # plain numbers and lists, so that it can be printed, stored and replayed
@@ -50,6 +51,18 @@ class Intensity(Protocol):
 
     def act(self, images: Tensor, drawn: Sequence[Drawn]) -> Tensor:
         """(n, C, *S) -> same, for the n samples for which something was drawn."""
+        ...
+
+
+class Distorting(Protocol):
+    """Puts mistakes into the label that an earlier stage gave; patches without one are left alone."""
+
+    def draw(self, rng: np.random.Generator, classes: Sequence[int]) -> Drawn | None:
+        """What is done to one sample, of which these are the indices of the foreground classes; None for nothing."""
+        ...
+
+    def distort(self, label: NDArray[np.uint8], drawn: Drawn) -> NDArray[np.uint8]:
+        """(*S) class indices, 255 where there is none -> same, without a class that there was not."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,6 +53,8 @@ def preprocess(
 @click.option("--pretrained", type=click.Path(path_type=Path), help="Begin with the weights of this run (its folder).")
 @click.option("--freeze", type=click.Choice(["encoder"]), help="Leave these weights as they are for --freeze-steps.")
 @click.option("--freeze-steps", type=click.IntRange(0), default=0, help="How long --freeze holds.")
+@click.option("--track", is_flag=True, help="Write for TensorBoard too, into the run's folder.")
+@click.option("--mlflow", metavar="URI", help="Write to MLflow too: sqlite:///mlruns.db, or a server's address.")
 @task_option
 @plan_option
 @device_option
@@ -64,7 +67,11 @@ def train(
 ) -> None:  # fmt: skip
     """Train CONFIGURATION on FOLD (0 to 4, or all), or go on where it stopped; then score its validation cases."""
     from autoseg.pipeline.fold_cases import Wish
+    from autoseg.pipeline.together import led
     from autoseg.pipeline.training import train as run
+    from autoseg.pipeline.voice import Silent
+    from autoseg.records import Plan
+    from autoseg.steps.world import joined
 
     if budget and steps:
         raise click.UsageError("--budget and --steps exclude each other")
@@ -75,7 +82,11 @@ def train(
         configuration, _fold(fold), steps, seconds(budget) if budget else None,
         plugins=session.plugins, **options,
     )  # fmt: skip
-    folder = run(session.home, session.plan(task, plan), wish, session.voice)
+    with joined(os.environ) as world:
+        made = led(world, Plan, lambda: session.plan(task, plan))
+        folder = run(session.home, made, wish, session.voice if world.rank == 0 else Silent(), world)
+    if world.rank > 0:
+        return
     scores = folder.scores()
     if scores and as_json:
         echo_json(scores.model_dump(mode="json"))
@@ -134,12 +145,14 @@ def predict(
     no_mirror: bool, fast: int | None, task: str | None, plan: str | None, device: str,
 ) -> None:  # fmt: skip
     """Predict a file or all images of a folder with the trained folds."""
+    from autoseg.pipeline.cascade import completed
     from autoseg.pipeline.prediction import choose_runs, load_model, predict_files
 
     session = current(context)
     wanted = [fold.strip() for fold in folds.split(",")] if folds else None
     runs = choose_runs(session.home, session.plan(task, plan), session.voice, config, wanted)
     model = load_model(runs, device, session.plugins, step, not no_mirror, fast)
+    model = completed(session.home, model, session.plugins, session.voice)
     written = predict_files(model, source, out, session.voice)
     session.voice.say(f"{len(written)} labels in {out}")
 

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +18,7 @@ from autoseg.errors import BadUsage
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Task
 
     from autoseg.records import Plan
     from autoseg.store import Home
@@ -28,29 +29,29 @@ BYTES = {"": 10**9, "gb": 10**9, "g": 10**9, "mb": 10**6, "m": 10**6, "gib": 102
 SIZE = re.compile(rf"{NUMBER} ?(|[gm]|[gm]b|[gm]ib)")
 AMOUNTS = re.compile(rf"(?:{NUMBER}h)?(?:{NUMBER}m)?(?:{NUMBER}s)?|{NUMBER}")
 QUIET_SECONDS = 15.0  # between lines of progress where there is no terminal
+BAR, WIDE = 10, 70  # columns of the bar, and of a terminal that has room for it
 
 
 class Terminal:
     """The pipeline's voice: messages and progress bars on stderr."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         from rich.console import Console
 
-        self.console = Console(stderr=True, highlight=False)
-        self._progress: Progress | None = None
-        self._text = ""
+        self.console = console or Console(stderr=True, highlight=False)
+        self._parts: tuple[str, ...] = ()
 
     def say(self, text: str) -> None:
         """One line."""
         self.console.print(text, markup=False, soft_wrap=True)
 
-    def status(self, text: str) -> None:
-        """Beside the bar that runs."""
-        self._text = text
+    def status(self, *parts: str) -> None:
+        """Beside the bar that runs, as many as fit."""
+        self._parts = parts
 
     def track(self, items: Iterable[T], total: int, label: str, done: int = 0) -> Iterator[T]:
         """The items behind a progress bar; where stderr is no terminal, a line now and then."""
-        self._text = ""
+        self._parts = ()
         if total == done:
             yield from items
         elif self.console.is_terminal:
@@ -59,15 +60,35 @@ class Terminal:
             yield from self._lines(items, total, label, done)
 
     def _bar(self, items: Iterable[T], total: int, label: str, done: int) -> Iterator[T]:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+        from rich.text import Text
 
-        columns = [TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(),
-                   TextColumn("{task.fields[text]}")]  # fmt: skip
-        with Progress(*columns, console=self.console) as progress:
-            bar = progress.add_task(label, total=total, completed=done, text="")
+        terminal = self
+
+        class Rest(ProgressColumn):
+            """What stands after the bar."""
+
+            def render(self, task: Task) -> Text:
+                return Text(terminal._rest(task), no_wrap=True, overflow="ellipsis")
+
+        bar = [BarColumn(BAR)] if self.console.width >= WIDE else []
+        with Progress(TextColumn("{task.description}"), *bar, Rest(), console=self.console) as progress:
+            shown = progress.add_task(label, total=total, completed=done)
             for item in items:
                 yield item
-                progress.update(bar, advance=1, text=self._text)
+                progress.update(shown, advance=1)
+
+    def _rest(self, task: Task) -> str:
+        """How far it is, how long it still takes, and as much of the status as the terminal is wide."""
+        used = len(task.description) + 1 + (BAR + 1 if self.console.width >= WIDE else 0)
+        known = task.elapsed if task.finished else task.time_remaining
+        time = "" if known is None else f"{'in' if task.finished else 'left'} {timedelta(seconds=int(known))}"
+        text = f"{task.completed:.0f}/{task.total:.0f}"
+        for part in (*self._parts[:1], time, *self._parts[1:]):
+            if part and used + len(text) + 2 + len(part) > self.console.width:
+                break
+            text += f"  {part}" if part else ""
+        return text
 
     def _lines(self, items: Iterable[T], total: int, label: str, done: int) -> Iterator[T]:
         began = last = time.monotonic()
@@ -76,7 +97,7 @@ class Terminal:
             now = time.monotonic()
             if now - last > QUIET_SECONDS or done + number == total:
                 left = (now - began) / number * (total - done - number)
-                self.say(f"{label}: {done + number}/{total}, {left:.0f} s left  {self._text}".rstrip())
+                self.say(f"{label}: {done + number}/{total}, {left:.0f} s left  {'  '.join(self._parts)}".rstrip())
                 last = now
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("name")
 @click.option("--images", multiple=True, required=True, help="Glob of images, quoted; may be given several times.")
-@click.option("--labels", multiple=True, required=True, help="Glob of labels, quoted; may be given several times.")
+@click.option("--labels", multiple=True, required=True, help="Glob of labels, quoted; RATER=GLOB for several raters.")
 @click.option("--channels", help="Names of the channels: R,G,B or VV=db,VH=db.")
 @click.option("--labels-map", help="Values or colours of the labels: 0..127=background,128..255=road; '#3c1098=roof'.")
 @click.option("--group", help="Regular expression on the case name; what it finds never crosses folds.")
@@ -83,6 +83,7 @@ def check(context: click.RichContext, task: str, workers: int | None, as_json: b
 @click.option("--block", help="Block of every stage: plain, residual, convnext …")
 @click.option("--insert", help="What stands where: cbam@skip[0:2]+coord@encoder, attention_gate@join.")
 @click.option("--loss", help="For example dice+ce or 0.3*ce+0.7*tversky(alpha=0.3).")
+@click.option("--mirror-swap", "swaps", multiple=True, metavar="LEFT=RIGHT", help="Classes that a flip exchanges.")
 @click.option("--budget", help="Time for the training of one fold, which patch, width and steps are fitted to: 2h.")
 @click.option("--rules", type=click.Choice(["default", "nnunet"]), default="default", help="nnunet: as nnU-Net plans.")
 @click.option("--explain", metavar="FIELD", help="Why a field of the plan is what it is: 3d.patch. Changes nothing.")
@@ -106,6 +107,7 @@ def plan(
     block: str | None,
     insert: str | None,
     loss: str | None,
+    swaps: tuple[str, ...],
     budget: str | None,
     rules: Rules,
     explain: str | None,
@@ -126,7 +128,7 @@ def plan(
 
     session = current(context)
     if explain is not None:
-        others = (memory, network, block, insert, loss, budget, folds, folds_by, splits)
+        others = (memory, network, block, insert, loss, swaps, budget, folds, folds_by, splits)
         if any(others) or changes or preprocess or draw:
             what = "tells of a plan that is made, and goes with no option that makes another"
             raise BadUsage(what, where="--explain", remedy="plan first, then ask")
@@ -137,7 +139,7 @@ def plan(
         minutes=seconds(budget) / 60 if budget else None,
         memory=gigabytes(memory) if memory else None, variant=tasks.variant(network, block, insert, loss),
         changes=dict(map(change, changes)), folds=FoldsWish(folds, folds_by, splits, force_splits),
-        workers=workers,
+        swaps=swaps, workers=workers,
     )  # fmt: skip
     pictures = tasks.draw(session.home, made) if draw else []
     if as_json:

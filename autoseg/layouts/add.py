@@ -6,8 +6,9 @@ import contextlib
 import glob
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,6 +29,7 @@ from autoseg.records import REFERENCE, CaseFiles, Channel, Dataset, Fault, Kind,
 
 LABELS_READ = 200
 CLASSES = 32
+RATER = re.compile(r"\w[\w. -]*")
 UNMARK = "gdal_edit.py -colorinterp_4 undefined FILE"
 
 
@@ -56,11 +58,11 @@ def from_globs(
 
     Raises: BadUsage for globs, options and labels that cannot be used.
     """
-    label_files = _files(labels, "--labels")
-    image_files = sorted(set(_files(images, "--images")) - set(label_files))
+    drawn = {rater: _files(patterns, "--labels") for rater, patterns in _by_rater(labels).items()}
+    image_files = sorted(set(_files(images, "--images")).difference(*drawn.values()))
     if not image_files:
         raise BadUsage("all images are labels too", where="--images", remedy="give globs that differ")
-    cases, faults = _cases(image_files, label_files)
+    cases, faults = _cases(image_files, drawn)
     ids = [case.id for case in cases]
     found = zip(_found("group", group, groups, ids), _found("site", site, sites, ids), strict=True)
     cases = [
@@ -77,22 +79,32 @@ def from_globs(
     return parse(Dataset, json.dumps(fields), "autoseg add", BadUsage), tuple(faults)
 
 
-def _cases(images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[CaseFiles], list[Fault]]:
-    """The images with their labels by name, and those of either that are left over."""
-    grouped = cases_of(images, len(labels))
-    by_name = dict(zip(names_of(labels), labels, strict=True))
-    pairs = pair(list(grouped), list(by_name))
+def _by_rater(patterns: Sequence[str]) -> dict[str, list[str]]:
+    """The globs by rater: NAME=GLOB is one's, unless there are such files; all others are the reference."""
+    found: dict[str, list[str]] = {}
+    for pattern in patterns:
+        rater, equals, own = pattern.partition("=")
+        named = equals and RATER.fullmatch(rater) and not glob.glob(pattern)  # noqa: PTH207 - refuses absolute patterns
+        found.setdefault(rater if named else REFERENCE, []).append(own if named else pattern)
+    return found
+
+
+def _cases(images: Sequence[Path], drawn: Mapping[str, Sequence[Path]]) -> tuple[list[CaseFiles], list[Fault]]:
+    """The images with their raters' labels by name, and those of either that are left over."""
+    grouped = cases_of(images, max(map(len, drawn.values())))
+    labels: dict[str, dict[str, str]] = {}
+    faults = []
+    for rater, files in drawn.items():
+        by_name = dict(zip(names_of(files), files, strict=True))
+        pairs = pair(list(grouped), list(by_name))
+        for id, label in pairs.items():
+            labels.setdefault(id, {})[rater] = by_name[label].as_posix()
+        faults += [orphan("label", str(by_name[id]), id) for id in sorted(set(by_name) - set(pairs.values()))]
     cases = [
-        CaseFiles(
-            id=id,
-            images=tuple(file.as_posix() for file in grouped[id]),
-            labels={REFERENCE: by_name[label].as_posix()},
-        )
-        for id, label in sorted(pairs.items())
+        CaseFiles(id=id, images=tuple(file.as_posix() for file in grouped[id]), labels=labels[id])
+        for id in sorted(labels)
     ]
-    faults = [orphan("image", str(grouped[id][0]), id) for id in sorted(set(grouped) - set(pairs))]
-    faults += [orphan("label", str(by_name[id]), id) for id in sorted(set(by_name) - set(pairs.values()))]
-    return cases, faults
+    return cases, [orphan("image", str(grouped[id][0]), id) for id in sorted(set(grouped) - set(labels))] + faults
 
 
 def _files(patterns: Sequence[str], option: str) -> list[Path]:

@@ -48,8 +48,10 @@ def _case(folder: Path, entry: object, channels: int, where: str) -> CaseFiles |
     if not listed:
         raise BadTask("names no image", where=where, expected='{"image": ..., "label": ...}')
     images = [tidy(path, f"{where}.image") for path in listed]
-    label = tidy(entry["label"], f"{where}.label")
-    if any(is_litter(PurePosixPath(path).name) for path in (*images, label)):
+    label = entry["label"]
+    drawn = label if isinstance(label, dict) and label else {REFERENCE: label}
+    labels = {rater: tidy(path, f"{where}.label") for rater, path in drawn.items()}
+    if any(is_litter(PurePosixPath(path).name) for path in (*images, *labels.values())):
         return None
     if not isinstance(image, list):
         images = _suffixed(folder, images[0], channels)
@@ -59,7 +61,7 @@ def _case(folder: Path, entry: object, channels: int, where: str) -> CaseFiles |
             raise BadTask(f"is {json.dumps(value)[:80]}", where=f"{where}.{key}", expected="a text")
     texts = {key: str(value) for key, value in extra.items()}
     stem = stem_of(PurePosixPath(images[0]).name)
-    return CaseFiles(id=stem, images=tuple(images), labels={REFERENCE: label}, **texts)
+    return CaseFiles(id=stem, images=tuple(images), labels=labels, **texts)
 
 
 def _suffixed(folder: Path, image: str, channels: int) -> list[str]:

@@ -6,7 +6,7 @@ regions overlap. IGNORE marks in either what contributes nothing. It answers a s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ __all__ = [
     "build",
     "cross_entropy",
     "depth_weights",
+    "each_depth",
     "edge",
     "focal",
     "focal_tversky",
@@ -42,6 +43,7 @@ __all__ = [
     "soft_dice",
     "top_k",
     "tversky",
+    "weighed_sum",
     "weighted_cross_entropy",
 ]
 
@@ -95,7 +97,24 @@ def over_depths(
     weights: Sequence[float] | None = None,
     members: Tensor | None = None,
 ) -> Tensor:
-    """Weighted sum of the loss at every head, the target brought to the head's size by nearest neighbour.
+    """Weighted sum of the loss at every head; see `each_depth`."""
+    return weighed_sum(each_depth(loss, outputs, target, weights, members))
+
+
+def weighed_sum(depths: Iterable[tuple[int, float, Tensor]]) -> Tensor:
+    """The loss over all heads from those of each; there is one at least."""
+    weighed = [weight * value for _, weight, value in depths]
+    return torch.stack(weighed).sum() if len(weighed) > 1 else weighed[0]
+
+
+def each_depth(
+    loss: Loss,
+    outputs: Sequence[Tensor],
+    target: Tensor,
+    weights: Sequence[float] | None = None,
+    members: Tensor | None = None,
+) -> Iterator[tuple[int, float, Tensor]]:
+    """Number, weight and loss of every head that counts, the target brought to its size by nearest neighbour.
 
     Args:
         outputs: logits (B, K, *S) per head; with an attribute `edges`, tensors of the same shapes, each head costs
@@ -105,13 +124,12 @@ def over_depths(
     Raises: BadPlan for weights that do not fit the heads.
     """
     edges: Sequence[Tensor] = getattr(outputs, "edges", ())
-    total = outputs[0].new_zeros((), dtype=torch.float32)
     for head, weight in enumerate(depth_weights(len(outputs), weights)):
         if weight == 0:
             continue
         seen = sized(target, outputs[head].shape[2:])
         seen = seen if members is None else as_regions(seen, members)
-        total = total + weight * loss(outputs[head].float(), seen)
+        value = loss(outputs[head].float(), seen)
         if edges:
-            total = total + weight * EDGES * edge_error(edges[head].float(), seen)
-    return total
+            value = value + EDGES * edge_error(edges[head].float(), seen)
+        yield head, weight, value

@@ -9,11 +9,12 @@ from autoseg import __version__
 from autoseg.errors import BadFile, BadUsage
 from autoseg.pipeline import finetuning, prediction
 from autoseg.pipeline.fold_cases import FoldCases, Wish
+from autoseg.pipeline.together import led
 from autoseg.pipeline.voice import Voice
 from autoseg.plugins import used
 from autoseg.records import Checkpoint, Configuration, Plan, Run
-from autoseg.steps import design
 from autoseg.steps import plan as planning
+from autoseg.steps.world import World
 from autoseg.store import RunFolder, load_tensors
 
 if TYPE_CHECKING:
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
 
     from autoseg.steps.train import Learner
 
+LOOKED = 50  # the fewest steps between two looks at validation patches
 PROBE_STEPS = 12  # from whose speed a budget becomes steps
 FRESH = "--fresh starts anew and keeps the old run beside it"
 
 
-def begun(plan: Plan, wish: Wish, cases: FoldCases, device: torch.device, voice: Voice) -> Run:
-    """What a new run is started with; a budget becomes steps here, at the speed of the run's own first steps."""
+def begun(plan: Plan, wish: Wish, cases: FoldCases, device: torch.device, voice: Voice, world: World) -> Run:
+    """What a new run is started with; a budget becomes steps here, at the speed of the run's own first steps.
+
+    All processes of the world measure it together; that of the first one counts.
+    """
     import torch
 
     from autoseg.steps import device as devices
@@ -34,21 +39,25 @@ def begun(plan: Plan, wish: Wish, cases: FoldCases, device: torch.device, voice:
     from autoseg.steps.speed import measure_speed
 
     settings = settings_of(plan, wish)
-    design.require_one(plan, wish.configuration)
     precision = devices.precision(device, settings.train.precision)
     if wish.budget is not None:
         voice.say(f"measuring {PROBE_STEPS} steps")
         learner = step.build(settings, plan.question, wish.seed, device, precision)
-        speed = measure_speed(learner, cases.batches(cases.training, settings, device), PROBE_STEPS)
+        learner.world = world
+        batches = cases.batches(cases.training, settings, device, share=world.share)
+        speed = float(world.send(str(measure_speed(learner, batches, PROBE_STEPS)).encode()))
         settings = with_steps(settings, planning.steps_in(wish.budget, speed))
         voice.say(f"{wish.budget / 60:.4g} minutes at {speed:.3f} s per step: {settings.train.steps} steps")
-    return Run(
+        if settings.train.steps < LOOKED:
+            voice.say(f"that is too short to look at validation cases on the way: {LOOKED} steps are between two looks")
+    return led(world, Run, lambda: Run(
         task=plan.task, plan=plan.name, configuration=wish.configuration, fold=wish.fold, seed=wish.seed,
         settings=settings, question=plan.question, folds=cases.folds, device=device.type, precision=precision,
         threads=torch.get_num_threads(), budget=wish.budget, plugins={**wish.plugins, **used(settings, plan.question)},
         skipped=cases.skipped, version=__version__, freeze=wish.freeze, freeze_steps=wish.freeze_steps,
         pretrained=None if wish.pretrained is None else finetuning.content_of(wish.pretrained),
-    )  # fmt: skip
+        earlier={} if cases.earlier is None else dict(cases.earlier.contents),
+    ))  # fmt: skip
 
 
 def settings_of(plan: Plan, wish: Wish) -> Configuration:
@@ -72,6 +81,9 @@ def require_same(run: Run, plan: Plan, wish: Wish, folder: RunFolder, cases: Fol
             where=str(folder.folder),
             remedy=FRESH,
         )
+    if run.earlier != ({} if cases.earlier is None else cases.earlier.contents):
+        what = f"what {run.settings.previous} predicts has changed since this run was started with it"
+        raise BadUsage(what, where=str(folder.folder), remedy=FRESH)
     finetuning.require_same(run, wish.pretrained, folder)
     if wish.freeze is not None and (wish.freeze, wish.freeze_steps) != (run.freeze, run.freeze_steps):
         raise BadUsage(
@@ -93,10 +105,10 @@ def require_same(run: Run, plan: Plan, wish: Wish, folder: RunFolder, cases: Fol
 def restore(learner: Learner, run: Run, folder: RunFolder, voice: Voice) -> int:
     """Continues from the last checkpoint that is whole, if there is one; the step from which the run goes on."""
     files = [file for file in (folder.checkpoint_file, folder.checkpoint_before) if file.exists()]
-    step = 0
+    step, before = 0, 1
     for file in files:
         try:
-            step = _loaded(learner, run, file)
+            step, before = _loaded(learner, run, file)
             break
         except BadFile as problem:
             if file == files[-1]:
@@ -106,11 +118,17 @@ def restore(learner: Learner, run: Run, folder: RunFolder, voice: Voice) -> int:
     folder.rewind_log(step)
     if files and step < run.settings.train.steps:
         voice.say(f"resuming at step {step} of {run.settings.train.steps}")
+        if before != learner.world.size:
+            goes_on = f"this run was trained with {before} processes so far, goes on with {learner.world.size}"
+            voice.say(f"{goes_on}: equal to rounding, not to the bit")
     return step
 
 
-def _loaded(learner: Learner, run: Run, file: Path) -> int:
-    """The step of the checkpoint, from which the learner goes on. Raises: BadFile where it cannot."""
+def _loaded(learner: Learner, run: Run, file: Path) -> tuple[int, int]:
+    """The step of the checkpoint, from which the learner goes on, and how many processes trained together until then.
+
+    Raises: BadFile where it cannot.
+    """
     try:
         header, tensors = load_tensors(Checkpoint, file)
         if header.run != run or header.step > run.settings.train.steps:
@@ -120,4 +138,4 @@ def _loaded(learner: Learner, run: Run, file: Path) -> int:
         raise BadFile(problem.what, where=str(file), expected=problem.expected, remedy=FRESH) from None
     except (ValueError, KeyError) as problem:  # how torch tells of the state of another optimiser
         raise BadFile(f"is of another optimiser: {problem}", where=str(file), remedy=FRESH) from None
-    return header.step
+    return header.step, header.processes

@@ -19,7 +19,7 @@ def begin_with(model: Path, learner: Learner, run: Run, voice: Voice) -> None:
     """Gives the learner the weights of another run. Raises: BadUsage where none fits; BadFile for a damaged model."""
     from autoseg.steps.finetune import transfer
     from autoseg.steps.preprocess import inputs
-    from autoseg.steps.train import weights_of
+    from autoseg.steps.weights import weights_of
 
     file = checkpoint_in(model)
     header, tensors = load_tensors(Checkpoint, file, wanted=lambda name: name.startswith(("network.", "average.")))

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from autoseg.errors import BadData, BadFile, BadUsage
-from autoseg.pipeline import tasks
+from autoseg.pipeline import cascade, tasks
+from autoseg.pipeline.cascade import Earlier
 from autoseg.pipeline.voice import Voice
-from autoseg.records import Configuration, Fingerprint, Folds, Plan, digest
+from autoseg.records import Configuration, Fingerprint, Folds, Plan, Question, digest
 from autoseg.steps.preprocess import channels
 from autoseg.store import Home, Preprocessed
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Wish:
-    """What the user asked of a run beyond its plan."""
+    """What the user asked of a run beyond its plan; `track` and `mlflow` say where else it is written down."""
 
     configuration: str
     fold: int | Literal["all"] = 0
@@ -37,30 +38,41 @@ class Wish:
     pretrained: Path | None = None
     freeze: Literal["encoder"] | None = None
     freeze_steps: int = 0
+    track: bool = False
+    mlflow: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
 class FoldCases:
-    """The cases of a run: where their arrays lie, which train, which are held out, which are left out."""
+    """The cases of a run: where their arrays lie, which train, which are held out, which are left out.
+
+    `earlier` is what an earlier stage predicted of them, where the run goes on from one.
+    """
 
     arrays: Preprocessed
     training: tuple[str, ...]
     held_out: tuple[str, ...]
     skipped: tuple[str, ...]
     folds: str
+    question: Question
+    earlier: Earlier | None = None
 
     def batches(
-        self, ids: Sequence[str], settings: Configuration, device: torch.device, augmented: bool = True
-    ) -> Batches:
-        """The batches that a run draws from some of the cases."""
+        self, ids: Sequence[str], settings: Configuration, device: torch.device, augmented: bool = True,
+        share: slice | None = None,
+    ) -> Batches:  # fmt: skip
+        """The batches that a run draws from some of the cases; `share`: what this process has of each."""
         from autoseg.steps.batches import Batches
 
-        opened = [self.arrays.open(id) for id in ids]
-        return Batches(opened, settings, channels(settings.normalise), settings.train.seed, device, augmented)
+        given = {} if self.earlier is None else self.earlier.stored
+        opened = [self.arrays.open(id, given.get(id)) for id in ids]
+        number = channels(settings.normalise)
+        return Batches(opened, settings, number, settings.train.seed, device, augmented, self.question, share)
 
 
 def cases_of(home: Home, plan: Plan, wish: Wish, folds: Folds, voice: Voice) -> FoldCases:
     """Preprocesses what is due; answers the cases of the wish's fold. Raises: BadData when none is left to train on."""
+    cascade.require_finished(home, plan, wish, folds)
     folders, measured = tasks.prepare(home, plan, [wish.configuration], voice, wish.workers)
     skipped = _left_out(plan.task, measured, folds, wish, voice)
     usable = set(measured.usable)
@@ -71,7 +83,9 @@ def cases_of(home: Home, plan: Plan, wish: Wish, folds: Folds, voice: Voice) -> 
             where=plan.task,
             remedy=f"fold all trains on every case: autoseg train {wish.configuration} all",
         )
-    return FoldCases(folders[wish.configuration], training, held_out, skipped, digest(folds))
+    arrays = folders[wish.configuration]
+    earlier = cascade.predicted(home, plan, wish, folds, (*training, *held_out), arrays, measured, voice)
+    return FoldCases(arrays, training, held_out, skipped, digest(folds), plan.question, earlier)
 
 
 def folds_for(home: Home, plan: Plan, wish: Wish) -> Folds:

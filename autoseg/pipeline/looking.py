@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from autoseg.store import Home, RunFolder, whole
 if TYPE_CHECKING:
     import torch
 
+    from autoseg.steps.batches import Batches
     from autoseg.steps.sheet import Row
 
 
@@ -38,12 +41,14 @@ def draw_batch(home: Home, plan: Plan, wish: Wish, step: int, out: Path | None, 
         prediction.require_plugins(run, wish.plugins)
     settings = run.settings if run is not None else settings_of(plan, wish)
     question = run.question if run is not None else plan.question
-    _require(settings, step, out, wish)
+    _require(settings, step, out)
     made = {"configurations": {**plan.configurations, wish.configuration: settings}, "question": question}
     cases = cases_of(home, plan.model_copy(update=made), replace(wish, skip_bad=True), folds, voice)
     if run is not None:
         _require_same(run, cases, folder)
-    rows = _rows(cases, settings, step, _device(run, wish, voice))
+    batches = cases.batches(cases.training, settings, _device(run, wish, voice))
+    _follow(batches, step, folder)
+    rows = _rows(batches, cases.training, settings, step)
     title = f"{plan.task} · {plan.name} · {wish.configuration} · fold {wish.fold} · seed {wish.seed} · step {step}"
     file = out or folder.batch_file(step)
     with whole(file) as temporary, temporary.open("wb") as opened:
@@ -51,23 +56,22 @@ def draw_batch(home: Home, plan: Plan, wish: Wish, step: int, out: Path | None, 
     return file
 
 
-def _require(settings: Configuration, step: int, out: Path | None, wish: Wish) -> None:
+def _require(settings: Configuration, step: int, out: Path | None) -> None:
     """Raises: BadUsage for what cannot be drawn."""
     steps = settings.train.steps
     if not 0 <= step < steps:
         raise BadUsage(f"there is no step {step}", where="--step", expected=f"0 to {steps - 1}")
-    if settings.previous is not None:
-        what = f"{wish.configuration} cannot be drawn: it needs the predictions of {settings.previous}"
-        raise BadUsage(what, remedy=f"draw a batch of {settings.previous}, or of one that goes on from none")
     if out is not None and out.suffix.lower() != ".png":
         raise BadUsage(f"{out.name!r} is no name of a PNG", where="--output", expected="a name that ends in .png")
 
 
 def _require_same(run: Run, cases: FoldCases, folder: RunFolder) -> None:
     """Raises: BadUsage when the run was given other cases than are there now."""
-    if (run.folds, run.skipped) != (cases.folds, cases.skipped):
+    earlier = {} if cases.earlier is None else cases.earlier.contents
+    if (run.folds, run.skipped, run.earlier) != (cases.folds, cases.skipped, earlier):
+        what = "the cases of this fold" if run.earlier == earlier else f"what {run.settings.previous} predicts of them"
         raise BadUsage(
-            "the cases of this fold have changed since the run was started: its batches cannot be drawn again",
+            f"{what} have changed since the run was started: its batches cannot be drawn again",
             where=str(folder.folder),
             remedy="draw those of a run that is not started yet: --seed N",
         )
@@ -83,18 +87,29 @@ def _device(run: Run | None, wish: Wish, voice: Voice) -> torch.device:
     return device
 
 
-def _rows(cases: FoldCases, settings: Configuration, step: int, device: torch.device) -> list[Row]:
+def _follow(batches: Batches, step: int, folder: RunFolder) -> None:
+    """Where cases are drawn by their losses: takes those of the run's log. Raises: BadUsage when they are not there."""
+    if not 0 < batches.chooser.every <= step:
+        return
+    logged = {entry.get("step"): entry.get("loss") for entry in folder.logged()}
+    if missing := [number for number in range(step) if number + 1 not in logged]:
+        what = f"the cases of step {step} follow the losses before it, and that of step {missing[0]} is not in the log"
+        raise BadUsage(what, where=str(folder.log_file), remedy="train the run up to that step")
+    batches.replay([nan if (loss := logged[number + 1]) is None else loss for number in range(step)])
+
+
+def _rows(batches: Batches, ids: Sequence[str], settings: Configuration, step: int) -> list[Row]:
     """The batch as the network is given it, with what its samples are."""
     from autoseg.steps import words
     from autoseg.steps.sheet import Row
 
-    batches = cases.batches(cases.training, settings, device)
     samples = batches.draw(step)
     images, labels = (tensor.cpu().numpy() for tensor in batches.augment(samples, batches.read(samples)))
     rows = []
     for sample, image, label in zip(samples, images, labels, strict=True):
         cut = words.where_cut(sample, batches.cases[sample.case].shape, settings)
+        image = image[: batches.channels]  # without those of an earlier stage
         low, high = (f"{value:.3g}".replace("-", "−") for value in (image.min(), image.max()))
         told = f"{words.what_done(sample, settings)} · values {low} to {high}"
-        rows.append(Row(f"{cases.training[sample.case]}: {cut}", told, image, label))
+        rows.append(Row(f"{ids[sample.case]}: {cut}", told, image, label))
     return rows

@@ -26,23 +26,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """The networks of one configuration, one per fold, ready to predict."""
+    """The networks of one configuration, one per fold, ready to predict; `earlier` is the one that it goes on from."""
 
     run: Run
     networks: Sequence[Any]
     device: Any
     step: float = 0.5
     mirror: bool = True
+    earlier: Model | None = None
 
-    def predict(self, image: Image) -> Array:
-        """The label of an image, on its grid, in the task's values."""
+    def predict(self, image: Image, before: Array | None = None) -> Array:
+        """The label of an image, on its grid, in the task's values.
+
+        Args:
+            before: the earlier stage's label, where it is known already.
+        """
         from autoseg.steps import device as devices
         from autoseg.steps import predict as step
 
+        if before is None and self.earlier is not None:
+            before = self.earlier.predict(image)
+        assert (before is None) == (self.run.settings.previous is None)
         precision = devices.precision(self.device, self.run.settings.train.precision)
         return step.predict(
             image, self.networks, self.run.settings, self.run.question, self.device, precision,
-            step=self.step, mirror=self.mirror,
+            step=self.step, mirror=self.mirror, before=before,
         )  # fmt: skip
 
 
@@ -93,6 +101,7 @@ def _network(settings: Configuration, question: Question, folder: RunFolder) -> 
     """The network of a run without what prediction does not need; of the checkpoint nothing else is read."""
     from autoseg.nets.blocks.repvgg import fuse
     from autoseg.steps import train
+    from autoseg.steps.weights import load_network, weights_of
 
     network = train.build_network(settings, question)
     trained = set(network.state_dict())
@@ -105,7 +114,7 @@ def _network(settings: Configuration, question: Question, folder: RunFolder) -> 
         return kind in ("network", "average") and rest not in idle
 
     _, tensors = load_tensors(Checkpoint, folder.checkpoint_file, wanted=wanted)
-    train.load_network(network, train.weights_of(tensors))
+    load_network(network, weights_of(tensors))
     return fuse(network)
 
 
@@ -245,8 +254,13 @@ def validate(
     device: str,
     plugins: Mapping[str, str],
     voice: Voice,
+    earlier: Mapping[str, Path] | None = None,
 ) -> Scores:
-    """Predicts the fold's cases whole and writes their labels and scores beside the run, unless that is done."""
+    """Predicts the fold's cases whole and writes their labels and scores beside the run, unless that is done.
+
+    Args:
+        earlier: the label file of each case by an earlier stage that had not seen it, where the run goes on from one.
+    """
     done = folder.scores()
     if done is not None:
         voice.say(f"this run is finished: validation Dice {_shown(done.dice)}")
@@ -264,8 +278,9 @@ def validate(
             files = dataset.case(id)
             case = casework.load(task_folder, files, question)
             assert case.label is not None
-            label = model.predict(case.image)
             reader = casework.reader_of(question)
+            before = None if earlier is None else reader.read_label(earlier[id]).array[0]
+            label = model.predict(case.image, before)
             ending = reader.label_ending(ending_of(files.images[0]))
             with whole(folder.predictions / (id + ending)) as temporary:
                 reader.write_label(temporary, label, case.image)

@@ -29,7 +29,7 @@ from autoseg.records import (
     amend,
     digest,
 )
-from autoseg.steps import cases, design, explain, fingerprint, likeness, preprocess
+from autoseg.steps import cases, design, explain, fingerprint, likeness, preprocess, sides
 from autoseg.steps import plan as planning
 from autoseg.steps.design import Variant
 from autoseg.steps.explain import Explanation
@@ -102,10 +102,12 @@ def make_plan(
     workers: int | None = None,
     rules: Rules = "default",
     minutes: float | None = None,
+    swaps: Sequence[str] = (),
 ) -> Plan:
     """Measures the task, decides, writes the plan and makes it current.
 
     Args:
+        swaps: pairs of classes that a mirrored image shows as each other: left=right.
         minutes: that the training of one fold may take; None leaves it to the device.
     """
     file = home.plan_file(task, name)
@@ -119,6 +121,7 @@ def make_plan(
             voice.say(f"{fault.fault}: {fault.detail}")
     if bad:
         voice.say(f"{len(bad)} of {len(dataset.cases)} cases cannot be used and are left out: autoseg check {task}")
+    pairs = sides.parsed(swaps, dataset.question())
     drawn = folds_of(home, task, dataset, measured, voice, folds or FoldsWish())
     target, here = target_of(device, memory)
     ids = (digest(measured), digest(drawn))
@@ -132,6 +135,11 @@ def make_plan(
         plan = made(target, variant=variant)
     else:
         plan = _decided(made, with_pace(home, task, name, target, voice), clock, variant, voice)
+    if pairs:
+        plan = sides.exchanged(plan, pairs)
+    elif alike := sides.likely(plan.question.classes):
+        told = " ".join(f"{sides.WHERE} {left}={right}" for left, right in alike[:3])
+        voice.say(f"classes look like left and right of each other; mirrored images keep them so with {told}")
     plan = _amended(plan, changes or {})
     design.require_parts(plan)
     plan = planning.schedule_for(plan, clock.speeds(plan, voice) if clock else {})

@@ -19,8 +19,8 @@ class Voice(Protocol):
         """The items, with a progress bar and the remaining time while they come."""
         ...
 
-    def status(self, text: str) -> None:
-        """Something short beside the progress bar that runs."""
+    def status(self, *parts: str) -> None:
+        """Short words beside the progress bar that runs, the most important first: those at the end may not fit."""
         ...
 
 
@@ -34,5 +34,5 @@ class Silent:
         """The items."""
         yield from items
 
-    def status(self, text: str) -> None:
+    def status(self, *parts: str) -> None:
         """Nothing."""

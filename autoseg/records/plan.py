@@ -110,9 +110,10 @@ class Network(Record):
 class Train(Record):
     """How the weights are found.
 
-    `foreground`: share of a batch that is centred on a foreground voxel. `class_weights`: one per class, for the losses
-    that take them. `depth_weights`: of the heads, finest first, where the network's own are not wanted. `average`: how
-    much of the running average of the weights stays at every step, 0.999 for example; prediction takes the average.
+    `sampling`: how often each case is drawn. `foreground`: share of a batch that is centred on a foreground voxel.
+    `class_weights`: one per class, for the losses that take them. `depth_weights`: of the heads, finest first, where
+    the network's own are not wanted. `average`: how much of the running average of the weights stays at every step,
+    0.999 for example; prediction takes the average.
     """
 
     loss: str
@@ -122,6 +123,7 @@ class Train(Record):
     steps: int = Field(ge=1)
     optimiser: Part
     schedule: Part
+    sampling: Part = Part(name="uniform")
     foreground: float = Field(ge=0, le=1)
     average: float | None = Field(default=None, gt=0, lt=1)
     precision: Literal["auto", "bf16", "float32"] = "auto"

@@ -15,7 +15,8 @@ class Run(Record):
     """What a run was started with; written before its first step, never changed.
 
     `pretrained` is the hash of the checkpoint whose weights it began with; those of the part that `freeze` names stay
-    as they are for `freeze_steps`.
+    as they are for `freeze_steps`. `earlier` holds, for a configuration that goes on from another, a hash of the
+    predictions of each of that one's folds.
     """
 
     task: str
@@ -35,6 +36,7 @@ class Run(Record):
     pretrained: str | None = None
     freeze: Literal["encoder"] | None = None
     freeze_steps: int = Field(default=0, ge=0)
+    earlier: dict[str, str] = {}
     version: str
 
 
@@ -42,7 +44,8 @@ class Checkpoint(Record):
     """The header of a checkpoint file; the tensors of the network and the optimiser follow it.
 
     `skipped_steps` are those whose loss was not finite, `skipped_last` how many of them are the last ones in a row;
-    `pieces` is how many a batch goes through the network in, more than one since memory ran out.
+    `pieces` is how many a batch goes through the network in, more than one since memory ran out; `processes` is how
+    many trained together when it was saved.
     """
 
     run: Run
@@ -50,6 +53,7 @@ class Checkpoint(Record):
     skipped_steps: int = Field(default=0, ge=0)
     skipped_last: int = Field(default=0, ge=0)
     pieces: int = Field(default=1, ge=1)
+    processes: int = Field(default=1, ge=1)
 
 
 class Measures(Record):

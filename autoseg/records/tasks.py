@@ -46,7 +46,8 @@ class Question(Record):
     value `ignore` are left out of training and scores. Where there are `regions`, sets of values that may
     overlap, these are trained and scored in place of the classes; a prediction is one label still: region
     after region is written with its value of `written`, the later over the earlier. Where label files
-    are coded by colours, `colours` gives every one ("#3c1098") the value that it stands for.
+    are coded by colours, `colours` gives every one ("#3c1098") the value that it stands for. Where some case has the
+    labels of several `raters`, these are all that there are.
     """
 
     reader: str
@@ -58,6 +59,7 @@ class Question(Record):
     regions: dict[str, tuple[int, ...]] = {}
     written: tuple[int, ...] = ()
     colours: dict[str, int] = {}
+    raters: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _labels_make_sense(self) -> Question:
@@ -160,7 +162,10 @@ class Dataset(Question):
     def question(self) -> Question:
         """The part of the dataset that a model carries: no case names, no paths."""
         fields = {name: getattr(self, name) for name in Question.model_fields}
-        return Question(**{**fields, "files": max((len(case.images) for case in self.cases), default=1)})
+        several = any(len(case.labels) > 1 for case in self.cases)
+        raters = tuple(dict.fromkeys(rater for case in self.cases for rater in case.labels)) if several else ()
+        files = max((len(case.images) for case in self.cases), default=1)
+        return Question(**{**fields, "files": files, "raters": raters})
 
     def case(self, id: str) -> CaseFiles:
         """The case of that name."""

@@ -57,18 +57,21 @@ def colours_of(label: Path) -> dict[str, int]:
 
 
 def load(folder: Path, files: CaseFiles, question: Question) -> Case:
-    """The case with its first rater's label. Raises: BadData when something cannot be read or does not fit."""
+    """The case with the labels of its raters. Raises: BadData when something cannot be read or does not fit."""
     image = read_image([folder / name for name in files.images], question)
     if files.label is None:
         return Case(files.id, image)
-    label = read_label(folder / files.label, question).array[0]
+    labels = {rater: _label(folder / file, image, question) for rater, file in files.labels.items()}
+    numbered = {question.raters.index(rater): label for rater, label in labels.items() if rater in question.raters}
+    (first, label), *others = numbered.items() or [(0, labels[next(iter(labels))])]
+    return Case(files.id, image, label, first, dict(others))
+
+
+def _label(file: Path, image: Image, question: Question) -> Array:
+    label: Array = read_label(file, question).array[0]
     if label.shape != image.shape:
-        raise BadData(
-            f"has shape {label.shape}",
-            where=str(folder / files.label),
-            expected=f"that of its image, {image.shape}",
-        )
-    return Case(files.id, image, label)
+        raise BadData(f"has shape {label.shape}", where=str(file), expected=f"that of its image, {image.shape}")
+    return label
 
 
 def content_hash(folder: Path, files: CaseFiles) -> str:

@@ -28,11 +28,13 @@ Points = list[tuple[float, float | None]]
 
 @dataclass(frozen=True)
 class Curve:
-    """Points over the step, None where nothing is known; drawn with these attributes, and named at its end."""
+    """Points over the step, None where nothing is known; drawn with these attributes, as a line that is named at its
+    end, or as dots of this colour."""
 
     points: Points
     look: str
     name: str = ""
+    dots: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Axes:
 
 
 def curves(lines: Iterable[Mapping[str, Any]], title: str) -> str:
-    """The loss, the pseudo-Dice of every class and the learning rate over the steps of a run.
+    """The loss, the Dice of every class, of patches and of whole cases, and the learning rate over the steps of a run.
 
     Args:
         lines: the entries of the run's log (see `train.as_log`), in order.
@@ -60,6 +62,7 @@ def curves(lines: Iterable[Mapping[str, Any]], title: str) -> str:
     losses: Points = []
     rates: Points = []
     dice: dict[str, Points] = {}
+    whole: dict[str, Points] = {}
     seconds = 0.0
     for line in lines:
         if "loss" not in line or not all(isinstance(line.get(key), int | float) for key in ("step", "rate", "seconds")):
@@ -69,6 +72,8 @@ def curves(lines: Iterable[Mapping[str, Any]], title: str) -> str:
         seconds += line["seconds"]
         for name, value in line.get("pseudo_dice", {}).items():
             dice.setdefault(name, []).append((line["step"], value))
+        for name, value in line.get("whole_dice", {}).items():
+            whole.setdefault(name, []).append((line["step"], value))
     last = losses[-1][0] if losses else 1
     raw = thinned(losses)
     smooth = smoothed(raw)
@@ -77,7 +82,9 @@ def curves(lines: Iterable[Mapping[str, Any]], title: str) -> str:
     if dice:
         spots = max(20, min(POINTS, SPOTS // len(dice)))
         named = [Curve(thinned(points, spots), _look(n), name) for n, (name, points) in enumerate(dice.items())]
-        panels.append(("pseudo-Dice", max(DICE, LINE * len(dice)), named, (0.0, 1.0)))
+        dots = [Curve(whole.get(name, []), "", dots=_colour(n)) for n, name in enumerate(dice)]
+        heading = "pseudo-Dice (lines), Dice of whole cases (dots)" if whole else "pseudo-Dice"
+        panels.append((heading, max(DICE, LINE * len(dice)), named + dots, (0.0, 1.0)))
     rate = Curve(thinned(rates), 'stroke="currentColor" stroke-width="1.8"')
     panels.append(("learning rate", RATE, [rate], None))
     known = [value for _, value in smooth if value is not None]
@@ -108,10 +115,14 @@ def smoothed(points: Points) -> Points:
     return [(step, value) for (step, _), value in zip(points, found, strict=True)]
 
 
+def _colour(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]
+
+
 def _look(number: int) -> str:
     dash = DASHES[number // len(COLOURS) % len(DASHES)]
     dashed = f' stroke-dasharray="{dash}"' if dash else ""
-    return f'stroke="{COLOURS[number % len(COLOURS)]}" stroke-width="1.8"{dashed}'
+    return f'stroke="{_colour(number)}" stroke-width="1.8"{dashed}'
 
 
 # -- what is drawn -------------------------------------------------------------------------------------
@@ -157,7 +168,7 @@ def _panel(axes: Axes, name: str, drawn: Sequence[Curve]) -> Iterator[str]:
         yield f'<path class="grid" d="M{x:.1f} {axes.top}v{axes.high}"/>'
         yield text_at(round(x, 1), axes.top + axes.high + 16, f"{step:,.0f}", 11, "currentColor", anchor="middle")
     for curve in drawn:
-        yield from _lines(curve, axes)
+        yield from _dots(curve, axes) if curve.dots else _lines(curve, axes)
     yield from _names([curve for curve in drawn if curve.name], axes)
 
 
@@ -168,6 +179,13 @@ def ticks(low: float, upper: float, about: float) -> list[float]:
     size = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
     first, last = math.ceil(low / size - 1e-9), math.floor(upper / size + 1e-9)
     return [float(f"{number * size:.10g}") for number in range(first, last + 1)]
+
+
+def _dots(curve: Curve, axes: Axes) -> Iterator[str]:
+    for step, value in curve.points:
+        if value is not None:
+            x, y = axes.at(step, value)
+            yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.6" fill="{curve.dots}" stroke="currentColor"/>'
 
 
 def _lines(curve: Curve, axes: Axes) -> Iterator[str]:

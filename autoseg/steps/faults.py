@@ -22,7 +22,7 @@ SHOWN = 5
 
 def of_case(look: Look, question: Question) -> list[Fault]:
     """Everything that is wrong with the values of image and label."""
-    found = [*_image_faults(look), *_label_faults(look, question)]
+    found = [*_image_faults(look), *of_label(look, question)]
     return [fault.model_copy(update={"detail": fault.detail + look.said}) for fault in found]
 
 
@@ -52,7 +52,8 @@ def _constant(channel: NDArray[np.generic], valid: NDArray[np.bool_] | None) -> 
     return bool((values == values.flat[0]).all()) if values.size else True
 
 
-def _label_faults(look: Look, question: Question) -> list[Fault]:
+def of_label(look: Look, question: Question) -> list[Fault]:
+    """Everything that is wrong with the values of the label."""
     counts = cases.counted(look.label)
     strange = cases.undeclared(counts, question)
     if strange:

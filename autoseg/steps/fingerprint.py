@@ -42,9 +42,25 @@ def examine(folder: Path, files: CaseFiles, question: Question) -> CaseFacts:
     except BadData as problem:
         return CaseFacts(sha256=sha256, faults=(_fault(files, "unreadable", str(problem)),))
     found = [_fault(files, "geometry", place.sentence, place.fatal)] if place.sentence else []
+    found += _of_further_raters(folder, files, question)
     if seen is None:
         return CaseFacts(sha256=sha256, faults=tuple(found))
     return measure(seen, question, sha256, found)
+
+
+def _of_further_raters(folder: Path, files: CaseFiles, question: Question) -> list[Fault]:
+    """What is wrong with the labels after the first."""
+    found = []
+    for rater, file in list(files.labels.items())[1:]:
+        try:
+            seen, place = look(folder, files.model_copy(update={"labels": {rater: file}}), question)
+        except BadData as problem:
+            found.append(_fault(files, "unreadable", str(problem)))
+            continue
+        faulty = [_fault(files, "geometry", place.sentence, place.fatal)] if place.sentence else []
+        faulty += [] if seen is None else faults.of_label(seen, question)
+        found += [one.model_copy(update={"detail": f"label of {rater}: {one.detail}"}) for one in faulty]
+    return found
 
 
 def measure(seen: Look, question: Question, sha256: str, found: list[Fault]) -> CaseFacts:

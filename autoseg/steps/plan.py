@@ -19,7 +19,7 @@ from autoseg.records import (
     Target,
     Train,
 )
-from autoseg.steps import design, preprocess, reasons, recipe, topology
+from autoseg.steps import design, preprocess, raters, reasons, recipe, topology
 from autoseg.steps import normalise as normalising
 from autoseg.steps.design import Room, Unsuited, Variant
 from autoseg.steps.limits import CPU_MINUTES, Rules, limits_of, weigh_of, widened
@@ -88,7 +88,8 @@ def make(
         volume = _view(facts)
         views = {"2d": _in_plane(volume), "3d": volume}
     normalise = {"default": normalising.decide, "nnunet": normalising.nnunet}[rules](question, facts, because)
-    about = About(fingerprint, question, target, rules, variant or Variant(), normalise, because)
+    asked = raters.asked(variant or Variant(), question, because)
+    about = About(fingerprint, question, target, rules, asked, normalise, because)
     return Plan(
         task=task, name=name, fingerprint=ids[0], folds=ids[1], rules=rules, target=target, question=question,
         configurations=_configurations(views, about), because=because,
@@ -199,7 +200,7 @@ def _configuration(title: str, view: View, about: About, previous: str | None = 
         spacing=tuple(round(s, 6) for s in view.spacing), axes=view.axes, patch=made.found.patch,
         batch=made.found.batch, normalise=about.normalise,
         resample=_resample(here, about.fingerprint, about.because), network=made.network,
-        train=_train(here, made.found, about), memory=made.memory, previous=previous,
+        train=_train(here, made.found, about, previous), memory=made.memory, previous=previous,
     )  # fmt: skip
 
 
@@ -237,7 +238,7 @@ def _resample(here: str, fingerprint: Fingerprint, because: dict[str, str]) -> P
     return Part(name="spline")
 
 
-def _train(here: str, found: Topology, about: About) -> Train:
+def _train(here: str, found: Topology, about: About, previous: str | None) -> Train:
     facts = list(about.fingerprint.usable.values())
     asked = about.variant.loss
     loss = asked if asked is not None else ("dice+bce" if about.question.regions else "dice+ce")
@@ -254,7 +255,11 @@ def _train(here: str, found: Topology, about: About) -> Train:
         about.because[f"{here}.train.foreground"] = (
             f"{labelled:.1%} of the voxels are labelled: most patches are aimed at them"
         )
-    return made.model_copy(update={"loss": loss, "class_weights": weights, "foreground": aimed})
+    augment = made.augment
+    if previous is not None:
+        augment = (*augment, *recipe.mistakes(here, previous, about.because))
+    changed = {"loss": loss, "class_weights": weights, "foreground": aimed, "augment": augment}
+    return made.model_copy(update=changed)
 
 
 def hours(plan: Plan, title: str) -> float | None:

@@ -19,7 +19,7 @@ from autoseg.errors import BadPlan
 from autoseg.image import Array, Image
 from autoseg.parts import AUGMENTATIONS
 from autoseg.records import Configuration, Question
-from autoseg.steps import cases, preprocess
+from autoseg.steps import cases, earlier, preprocess
 from autoseg.steps.device import Precision, autocast
 
 Start = tuple[int, int, int]
@@ -37,14 +37,18 @@ def predict(
     *,
     step: float = 0.5,
     mirror: bool = True,
+    before: Array | None = None,
 ) -> Array:
-    """The label of an image, on its grid, in the task's values."""
+    """The label of an image, on its grid, in the task's values; so is `before`, the label of an earlier stage."""
     array, geometry = preprocess.prepare_image(image, configuration, question)
     axes = mirror_axes(configuration) if mirror else ()
+    orders, inputs = output_orders(configuration, question) if mirror else NO_ORDERS, NO_ORDERS
+    if before is not None:
+        inputs = {axis: earlier.input_order(order, len(array), question) for axis, order in orders.items()}
+        array = earlier.add_channels(array, before, image, geometry, question)
     logits = predict_logits(
-        array, networks, configuration, len(question.outputs), device, precision, step, axes,
-        output_orders(configuration, question) if mirror else NO_ORDERS,
-    )  # fmt: skip
+        array, networks, configuration, len(question.outputs), device, precision, step, axes, orders, inputs
+    )
     if question.regions:
         written = [cases.index_of(question)[value] for value in question.written]
         indices = resample_regions(logits, written, geometry.cropped, coarse=geometry.coarse)
@@ -97,6 +101,7 @@ def predict_logits(
     step: float,
     axes: Sequence[int],
     orders: Orders = NO_ORDERS,
+    inputs: Orders = NO_ORDERS,
 ) -> Tensor:
     """Mean logits (K, z, y, x) of the networks over all tiles and mirrorings, float32 on the CPU.
 
@@ -104,7 +109,7 @@ def predict_logits(
         array: (C, z, y, x), preprocessed.
         step: distance of neighbouring tiles as a share of the patch, in (0, 1].
         axes: patch axes along which every combination of flips is averaged.
-        orders: see `output_orders`.
+        orders: see `output_orders`; inputs: the same of the channels of `array`.
     """
     patch = (1,) * (3 - configuration.dims) + configuration.patch
     padded, inside = pad_to(array, patch, 0)
@@ -120,7 +125,7 @@ def predict_logits(
         batch = torch.stack([volume[:, z, y, x] for z, y, x in boxes]).to(device)
         batch = batch.reshape(len(group), -1, *configuration.patch)
         with torch.inference_mode(), autocast(device, precision):
-            answer = mean_logits(networks, batch, axes, orders).float().cpu()
+            answer = mean_logits(networks, batch, axes, orders, inputs).float().cpu()
         answer = answer.reshape(len(group), classes, *patch) * bell
         for tile, (z, y, x) in zip(answer, boxes, strict=True):
             total[:, z, y, x] += tile
@@ -130,7 +135,11 @@ def predict_logits(
 
 
 def mean_logits(
-    networks: Sequence[nn.Module], batch: Tensor, axes: Sequence[int], orders: Orders = NO_ORDERS
+    networks: Sequence[nn.Module],
+    batch: Tensor,
+    axes: Sequence[int],
+    orders: Orders = NO_ORDERS,
+    inputs: Orders = NO_ORDERS,
 ) -> Tensor:
     """(B, K, *patch), averaged over the networks and over every combination of flips along `axes`."""
     flips = [chosen for n in range(len(axes) + 1) for chosen in itertools.combinations(axes, n)]
@@ -138,6 +147,8 @@ def mean_logits(
     for flip in flips:
         edges = [axis + 2 for axis in flip]
         turned = batch.flip(edges)
+        for axis in inputs.keys() & set(flip):
+            turned = turned[:, inputs[axis]]
         for network in networks:
             logits = network(turned)[0].float().flip(edges)
             for axis in orders.keys() & set(flip):

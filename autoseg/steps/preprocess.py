@@ -51,6 +51,8 @@ def key(configuration: Configuration, question: Question, facts: Iterable[CaseFa
     said = configuration.model_dump(mode="json", include={"spacing", "axes", "normalise", "resample"})
     said["read"] = question.model_dump(mode="json", include={"reader", "colours", "ignore"})
     said["values"] = sorted(cases.index_of(question).items())
+    if question.raters:
+        said["raters"] = list(question.raters)
     dims, grids = configuration.dims, [[fact.spacing[axis] for axis in configuration.axes] for fact in facts]
     distances = {round(grid[0], 6) for grid in grids}
     if dims == 2 and len(distances) == 1:
@@ -88,20 +90,14 @@ def prepare_image(
     image: Image, configuration: Configuration, question: Question
 ) -> tuple[NDArray[np.float32], Geometry]:
     """The image as the network sees it: (C, *shape in the plan's axes and spacing), and the way back."""
-    array = as_volume(image.array)
-    valid = None if image.valid is None else as_volume(image.valid[None])[0]
-    box = box_of(array, valid, question, flat=len(image.spacing) == 2)
-    axes = configuration.axes
+    geometry = geometry_of(image, configuration, question)
+    box, axes = geometry.box, configuration.axes
     order = (0, *(axis + 1 for axis in axes))
-    channels = np.ascontiguousarray(crop(array, box).transpose(order))
+    channels = np.ascontiguousarray(crop(as_volume(image.array), box).transpose(order))
+    valid = None if image.valid is None else as_volume(image.valid[None])[0]
     inside = np.ones(channels.shape[1:], bool) if valid is None else crop(valid, box).transpose(axes)
     spacing = [volume_spacing(image.spacing)[axis] for axis in axes]
-    z, y, x = (int(n) for n in inside.shape)
-    geometry = Geometry(
-        shape=tuple(array.shape[1:]), box=box, axes=axes, cropped=(z, y, x),
-        coarse=_coarse(spacing, configuration), dims=len(image.spacing),
-    )  # fmt: skip
-    shape = _target_shape((z, y, x), spacing, configuration)
+    shape = _target_shape(geometry.cropped, spacing, configuration)
     blocks = []
     for channel, part in zip(channels, configuration.normalise, strict=True):
         normaliser = NORMALISERS.build(part, intensity=None)
@@ -109,6 +105,19 @@ def prepare_image(
         resample = RESAMPLERS.build(getattr(normaliser, "resample", configuration.resample))
         blocks.append(resample(made if made.ndim == 4 else made[None], shape, coarse=geometry.coarse))
     return np.concatenate(blocks), geometry
+
+
+def geometry_of(image: Image, configuration: Configuration, question: Question) -> Geometry:
+    """How the prepared image lies in the image."""
+    array = as_volume(image.array)
+    valid = None if image.valid is None else as_volume(image.valid[None])[0]
+    box = box_of(array, valid, question, flat=len(image.spacing) == 2)
+    z, y, x = (box[axis].stop - box[axis].start for axis in configuration.axes)
+    spacing = [volume_spacing(image.spacing)[axis] for axis in configuration.axes]
+    return Geometry(
+        shape=tuple(array.shape[1:]), box=box, axes=configuration.axes, cropped=(z, y, x),
+        coarse=_coarse(spacing, configuration), dims=len(image.spacing),
+    )  # fmt: skip
 
 
 def prepare_label(
@@ -123,13 +132,18 @@ def prepare_label(
 
 def prepare(
     case: Case, configuration: Configuration, question: Question
-) -> tuple[NDArray[np.float32], NDArray[np.uint8], dict[int, NDArray[np.int32]]]:
-    """Image, label and foreground points of a labelled case, ready to be stored."""
+) -> tuple[NDArray[np.float32], dict[int, NDArray[np.uint8]], dict[int, NDArray[np.int32]]]:
+    """Image, labels by rater and foreground points (of the first of them) of a labelled case, ready to be stored."""
     assert case.label is not None
     image, geometry = prepare_image(case.image, configuration, question)
-    label = prepare_label(case.label, case.image, geometry, image.shape[1:], question)
+    drawn = {case.rater: case.label, **case.others}
+    labels = {
+        rater: prepare_label(label, case.image, geometry, image.shape[1:], question) for rater, label in drawn.items()
+    }
+    label = labels[case.rater]
     sparse = (label != IGNORE).mean() < SPARSE  # there patches are drawn around what is labelled, background too
-    return image, label, foreground_points(label, range(0 if sparse else question.background, len(question.classes)))
+    points = foreground_points(label, range(0 if sparse else question.background, len(question.classes)))
+    return image, labels, points
 
 
 def foreground_points(label: NDArray[np.uint8], classes: Iterable[int]) -> dict[int, NDArray[np.int32]]:

@@ -57,3 +57,11 @@ def augmentations(patch: Sequence[int], flat: bool, here: str, because: dict[str
         Part(name="gamma", options={"probability": 0.1, "invert": True}),
         Part(name="gamma", options={"probability": 0.3}),
     )
+
+
+def mistakes(here: str, previous: str, because: dict[str, str]) -> tuple[Part, ...]:
+    """What a cascade's training does to the label of its earlier stage, as nnU-Net's does."""
+    field = f"{here}.train.augment"
+    why = f"the label of {previous} is given with mistakes put in, so that it is not just copied"
+    because[field] = f"{because[field]}; {why}" if field in because else why
+    return Part(name="morphology"), Part(name="forget")

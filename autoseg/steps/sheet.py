@@ -24,6 +24,7 @@ SHOWN = (0.5, 99.5)  # percentiles of a channel between black and white
 COLOURS = ("#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#f0e442", "#d55e00", "#0072b2")  # Okabe and Ito, 2008
 STYLES = ("solid", (0, (3, 1.5)), (0, (1, 1)))  # where there are more classes than colours
 LEFT_OUT = "#9a9a9a"
+MOST = 10_000  # edges of an outline that is drawn: more are noise, which the tint shows, and take long
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,12 @@ def draw(
     width = 2 * MARGIN + len(shown[0]) * 2 * (wide + GAP) - GAP
     told = [textwrap.wrap(row.told, int((width - 2 * MARGIN) * 14)) for row in rows]
     heights = [_high(some, wide) + LINE * (len(lines) + 2.2) for some, lines in zip(shown, told, strict=True)]
-    entries = _entries(rows, classes, width)
-    head = HEAD + LINE * 1.3 * len(entries)
+    named = entries([row.label for row in rows], classes, width)
+    head = HEAD + LINE * 1.3 * len(named)
     total = head + sum(heights) + GAP * 2 * len(rows) + MARGIN
     page = Figure((width, total), dpi=min(SHARPNESS, PIXELS / total))
     page.text(MARGIN / width, 1 - 0.38 / total, title, fontsize=13, fontweight="bold", parse_math=False)
-    _legend(page, entries, total - HEAD)
+    legend(page, named, total - HEAD)
     top = total - head
     for row, some, lines, height in zip(rows, shown, told, heights, strict=True):
         _row(page, row, lines, some, top, wide)
@@ -85,14 +86,23 @@ def draw(
 # -- what is looked at ---------------------------------------------------------------------------------
 
 
-def views(image: NDArray[np.float32], label: NDArray[np.uint8], axes: str, spacing: Sequence[float]) -> Iterator[View]:
-    """The patch itself in 2D, in colour where it has three channels or more; in 3D its slices through `focus`."""
+def views(
+    image: NDArray[np.float32],
+    label: NDArray[np.uint8],
+    axes: str,
+    spacing: Sequence[float],
+    point: Sequence[int] | None = None,
+) -> Iterator[View]:
+    """The patch itself in 2D, in colour where it has three channels or more; in 3D its slices through a point.
+
+    `point`: (z, y, x), None for the `focus` of the label.
+    """
     if label.ndim == 2:
         kept = image[:3] if len(image) >= 3 else image[:1]
         picture = np.stack([grey(channel) for channel in kept], -1)
         yield View(f"{axes[0]} down, {axes[1]} right", picture.squeeze(), label, spacing[0] / spacing[1])
         return
-    picture, point = grey(image[0]), focus(label)
+    picture, point = grey(image[0]), focus(label) if point is None else point
     for across in range(3):
         down, right = (axis for axis in range(3) if axis != across)
         name = f"{axes[across]} {point[across]}: {axes[down]} down, {axes[right]} right"
@@ -149,10 +159,11 @@ def _row(page: Figure, row: Row, lines: Sequence[str], some: Sequence[View], top
             left = MARGIN + column * (wide + GAP)
             high = size * view.tall
             box = page.add_axes((left / width, (top - high) / total, size / width, high / total))
-            _view(box, view, labelled=column % 2 == 1)
+            show(box, view, labelled=column % 2 == 1)
 
 
-def _view(box: Axes, view: View, labelled: bool) -> None:
+def show(box: Axes, view: View, labelled: bool) -> None:
+    """Draws the view into the box: with its label, or without it under its name."""
     from matplotlib.collections import LineCollection
 
     box.set_axis_off()
@@ -163,7 +174,9 @@ def _view(box: Axes, view: View, labelled: bool) -> None:
     box.imshow(tint(view.label), aspect="auto", interpolation="nearest")
     for index in np.setdiff1d(view.label, (0, IGNORE)).tolist():
         colour, style = _look(index)
-        box.add_collection(LineCollection(list(outlines(view.label == index)), colors=colour, linestyles=style, lw=1.3))
+        edges = outlines(view.label == index)
+        if len(edges) <= MOST:
+            box.add_collection(LineCollection(list(edges), colors=colour, linestyles=style, lw=1.3))
 
 
 def tint(label: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -188,9 +201,9 @@ def _look(index: int) -> tuple[str, Any]:
 Entry = tuple[str, str, Any]
 
 
-def _entries(rows: Sequence[Row], classes: Sequence[str], width: float) -> list[list[Entry]]:
-    """Name, colour and style of what the rows show, in lines that fit."""
-    there = np.unique(np.concatenate([np.unique(row.label) for row in rows])).tolist()
+def entries(labels: Sequence[NDArray[np.uint8]], classes: Sequence[str], width: float) -> list[list[Entry]]:
+    """Name, colour and style of what the labels hold, in lines that fit a page of so many inches."""
+    there = np.unique(np.concatenate([np.unique(label) for label in labels])).tolist()
     found: list[Entry] = [(classes[index], *_look(index)) for index in there if index not in (0, IGNORE)]
     found += [("ignored", LEFT_OUT, "solid")] if IGNORE in there else []
     lines: list[list[Entry]] = [[]]
@@ -205,11 +218,12 @@ def _wide(entry: Entry) -> float:
     return 0.65 + 0.08 * len(entry[0])
 
 
-def _legend(page: Figure, entries: Sequence[Sequence[Entry]], top: float) -> None:
+def legend(page: Figure, named: Sequence[Sequence[Entry]], top: float) -> None:
+    """Draws the lines of entries from `top` inches above the page's lower edge downwards."""
     from matplotlib.lines import Line2D
 
     width, total = page.get_size_inches()
-    for line in entries:
+    for line in named:
         left = MARGIN
         for name, colour, style in line:
             ends = (left / width, (left + 0.35) / width)

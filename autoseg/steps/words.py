@@ -103,8 +103,10 @@ def what_done(sample: Sample, configuration: Configuration) -> str:
     """The moves and changes that were drawn, with their numbers; 'unchanged' for none."""
     said = [*_moves(sample.matrix, axes_of(configuration))]
     said += [f"bent {_named(field)}" for field in sample.fields]
+    said += [f"an object of class {paste.index} pasted, if it fits" for paste in sample.pastes if paste is not None]
     said += [f"classes {one} and {other} exchanged" for one, other in sample.swaps]
-    said += _changes(sample.intensities, configuration)
+    said += _changes(sample.intensities, configuration, "act")
+    said += _changes(sample.mistakes, configuration, "distort")
     return " · ".join(said) or "unchanged"
 
 
@@ -130,10 +132,10 @@ def _moves(matrix: Matrix, names: str) -> Iterator[str]:
         yield "scaled " + (_number(move.scales[0]) if same else ", ".join(each))
 
 
-def _changes(drawn: Sequence[Drawn | None], configuration: Configuration) -> Iterator[str]:
-    """The intensity parts for which something was drawn; a part that stands twice is told with its options."""
+def _changes(drawn: Sequence[Drawn | None], configuration: Configuration, method: str) -> Iterator[str]:
+    """The parts with that method for which something was drawn; a part that stands twice is told with its options."""
     wanted = configuration.train.augment
-    parts = [part for part in wanted if hasattr(AUGMENTATIONS.build(part, dims=configuration.dims), "act")]
+    parts = [part for part in wanted if hasattr(AUGMENTATIONS.build(part, dims=configuration.dims), method)]
     names = [part.name for part in parts]
     for part, one in zip(parts, drawn, strict=False):  # nothing is drawn where nothing is augmented
         if one is not None:

@@ -1,6 +1,6 @@
 """The home folder. The only room that spells file names."""
 
-from autoseg.store.cases import Prepared, Preprocessed, StoredCase
+from autoseg.store.cases import Prepared, Preprocessed, StoredCase, StoredLabels
 from autoseg.store.files import (
     load_header,
     load_record,
@@ -23,6 +23,7 @@ __all__ = [
     "Preprocessed",
     "RunFolder",
     "StoredCase",
+    "StoredLabels",
     "load_header",
     "load_record",
     "load_tensors",

@@ -16,10 +16,12 @@ from autoseg.store.files import load_header, load_tensors, save_arrays, whole
 
 
 class Prepared(Record):
-    """Header of a preprocessed case. `signature` changes with its files and with how it was preprocessed."""
+    """Header of a preprocessed case. `signature` changes with its files and with how it was preprocessed; `raters` are
+    those that it has labels of, the first one's being the label."""
 
     signature: str
     shape: tuple[int, int, int]
+    raters: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)
@@ -35,19 +37,49 @@ class StoredCase:
     points: dict[int, NDArray[np.int32]]
     image_file: Path
     label_file: Path
+    earlier_file: Path | None = None
+    raters: tuple[int, ...] = (0,)
 
     def read(self, box: tuple[slice, ...]) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
         """Image (C, *box) and label (*box) of a box that lies inside the case."""
+        return _read(self.image_file, (slice(None), *box)), _read(self.label_file, box)
+
+    def label_by(self, rater: int, box: tuple[slice, ...]) -> NDArray[np.uint8]:
+        """The label (*box) of one of the case's raters."""
+        first = rater == self.raters[0]
+        return _read(self.label_file if first else _of_rater(self.label_file, rater), box)
+
+    def earlier(self, box: tuple[slice, ...]) -> NDArray[np.uint8]:
+        """The class indices (*box) that an earlier stage gave, 255 for none; of a case that has them."""
+        assert self.earlier_file is not None
+        return _read(self.earlier_file, box)
+
+
+@dataclass(frozen=True)
+class StoredLabels:
+    """The folder of an earlier stage's labels, on the grids of preprocessed cases.
+
+    A file's name tells the content of the case that it was made for, so that one that is there is the right one.
+    """
+
+    folder: Path
+
+    def file(self, case: str, content: str) -> Path:
+        return self.folder / f"{case}.{content[:16]}.b2nd"
+
+    def holds(self, case: str, content: str) -> bool:
+        """Whether the label is there, whole."""
         import blosc2
 
-        blosc2.set_nthreads(1)  # many threads read at once; more inside each only get in the way
-        everywhere = (slice(None),)
         try:
-            image, label = blosc2.open(str(self.image_file), "r"), blosc2.open(str(self.label_file), "r")
-            return image[everywhere + box], label[box]
-        except (RuntimeError, ValueError, OSError) as problem:  # how blosc2 tells of damage
-            where, remedy = str(self.image_file), "remove it: the next run makes it anew"
-            raise BadFile(f"or its label is damaged ({problem})", where=where, remedy=remedy) from None
+            blosc2.open(str(self.file(case, content)), "r")
+        except (OSError, RuntimeError):
+            return False
+        return True
+
+    def save(self, case: str, content: str, label: NDArray[np.uint8]) -> None:
+        """Stores a label (z, y, x) of class indices."""
+        _save_array(self.file(case, content), label)
 
 
 @dataclass(frozen=True)
@@ -70,7 +102,7 @@ class Preprocessed:
         *arrays, points = self._files(case)
         try:
             header = load_header(Prepared, points)
-            for file in arrays:
+            for file in (*arrays, *(_of_rater(arrays[1], rater) for rater in header.raters[1:])):
                 blosc2.open(str(file), "r")
         except (BadFile, OSError, RuntimeError):  # the last is how blosc2 tells that a file is cut short
             return None
@@ -81,25 +113,54 @@ class Preprocessed:
         case: str,
         signature: str,
         image: NDArray[np.float32],
-        label: NDArray[np.uint8],
+        labels: Mapping[int, NDArray[np.uint8]],
         points: Mapping[int, NDArray[np.int32]],
     ) -> None:
-        """Stores image (C, z, y, x), in float16, and label (z, y, x) of class indices."""
+        """Stores image (C, z, y, x), in float16, and the labels (z, y, x) of class indices by rater, in order."""
         image_file, label_file, points_file = self._files(case)
         points_file.unlink(missing_ok=True)
         limit = float(np.finfo(np.float16).max)
         _save_array(image_file, np.clip(image, -limit, limit).astype(np.float16))
+        (_, label), *others = labels.items()
         _save_array(label_file, label)
+        for rater, other in others:
+            _save_array(_of_rater(label_file, rater), other)
         z, y, x = label.shape
         arrays = {str(index): at for index, at in points.items()}
-        save_arrays(points_file, arrays, Prepared(signature=signature, shape=(z, y, x)))
+        save_arrays(points_file, arrays, Prepared(signature=signature, shape=(z, y, x), raters=tuple(labels)))
 
-    def open(self, case: str) -> StoredCase:
-        """The stored case. Raises: BadFile when it is damaged."""
+    def shape(self, case: str) -> tuple[int, int, int]:
+        """(z, y, x) of the stored case. Raises: BadFile when it is damaged."""
+        return load_header(Prepared, self._files(case)[-1]).shape
+
+    def earlier(self, name: str) -> StoredLabels:
+        """Where labels of an earlier stage lie on the grids of these cases; `name` tells which."""
+        return StoredLabels(self.folder / f"earlier_{name}")
+
+    def open(self, case: str, earlier: Path | None = None) -> StoredCase:
+        """The stored case, with the file of its label by an earlier stage. Raises: BadFile when it is damaged."""
         image_file, label_file, points_file = self._files(case)
         header, tensors = load_tensors(Prepared, points_file)
         points = {int(index): at.numpy() for index, at in tensors.items()}
-        return StoredCase(case, header.shape, points, image_file, label_file)
+        return StoredCase(case, header.shape, points, image_file, label_file, earlier, header.raters)
+
+
+def _of_rater(label: Path, rater: int) -> Path:
+    """Beside the first rater's label, that of another."""
+    return label.with_name(label.name.replace(".label.b2nd", f".label_{rater}.b2nd"))
+
+
+def _read(file: Path, box: tuple[slice, ...]) -> NDArray[Any]:
+    """A box of a stored array. Raises: BadFile when it is damaged."""
+    import blosc2
+
+    blosc2.set_nthreads(1)  # many threads read at once; more inside each only get in the way
+    try:
+        array: NDArray[Any] = blosc2.open(str(file), "r")[box]
+        return array
+    except (RuntimeError, ValueError, OSError) as problem:  # how blosc2 tells of damage
+        remedy = "remove it: the next run makes it anew"
+        raise BadFile(f"is damaged ({problem})", where=str(file), remedy=remedy) from None
 
 
 def _save_array(file: Path, array: NDArray[Any]) -> None:

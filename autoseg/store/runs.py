@@ -44,6 +44,16 @@ class RunFolder:
         return self.folder / "scores.json"
 
     @property
+    def board(self) -> Path:
+        """The folder of TensorBoard's event files."""
+        return self.folder / "tensorboard"
+
+    @property
+    def mlflow_file(self) -> Path:
+        """Where the id of the run in MLflow is kept."""
+        return self.folder / "mlflow.json"
+
+    @property
     def predictions(self) -> Path:
         return self.folder / "predictions"
 
