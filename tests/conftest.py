@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -90,6 +93,30 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         return folder
 
     return put
+
+
+Launch = Callable[..., list["subprocess.Popen[str]"]]
+
+
+@pytest.fixture(scope="session")
+def launch() -> Launch:
+    """Starts Python so many times, as a launcher does that tells each process which one it is: `launch(2, "x.py")`."""
+
+    def start(size: int, *words: str) -> list[subprocess.Popen[str]]:
+        with socket.socket() as opened:
+            opened.bind(("localhost", 0))
+            port = opened.getsockname()[1]
+        there = {"WORLD_SIZE": size, "MASTER_ADDR": "localhost", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+        environments = ({**there, "RANK": rank, "LOCAL_RANK": rank} for rank in range(size))
+        return [
+            subprocess.Popen(
+                [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                env={**os.environ, **{name: str(value) for name, value in one.items()}},
+            )
+            for one in environments
+        ]  # fmt: skip
+
+    return start
 
 
 def _ball(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

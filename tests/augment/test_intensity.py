@@ -43,11 +43,13 @@ def drawn(part: Any, seed: int, channels: int) -> dict[str, Any]:
 # -- the contract --------------------------------------------------------------------------------------
 
 
-def test_every_augmentation_either_moves_or_changes_values() -> None:
+def test_every_augmentation_does_one_thing() -> None:
+    """Moves voxels, changes values, pastes objects or distorts an earlier stage's label."""
     for name in AUGMENTATIONS:
         for dims in (2, 3):
             part = AUGMENTATIONS.build(name, dims=dims)
-            assert hasattr(part, "matrix") != (hasattr(part, "act") and hasattr(part, "draw"))
+            assert sum(hasattr(part, what) for what in ("matrix", "act", "pasted", "distort")) == 1
+            assert hasattr(part, "draw") == (hasattr(part, "act") or hasattr(part, "distort"))
             if hasattr(part, "matrix"):
                 matrix = part.matrix(np.random.default_rng(0), (8,) * dims)
                 assert matrix.shape == (dims, dims) and np.isfinite(matrix).all()

@@ -252,3 +252,31 @@ def test_the_first_image_may_be_damaged(tmp_path: Path) -> None:
     (tmp_path / "im" / "1.png").write_bytes(b"no picture")
     dataset, _ = from_globs("T", *globs, labels_map="0=background,255=road")
     assert len(dataset.cases) == 3 and len(dataset.channels) == 3
+
+
+def test_labels_of_several_raters(tmp_path: Path) -> None:
+    images, labels = pictures(tmp_path, "img_{:02d}.png", "mask_{:02d}.png")
+    for number in (1, 3, 9):
+        save(tmp_path / "second" / f"img_{number:02d}.png", [[0, 0], [255, 255]])
+    second = f"second observer={tmp_path / 'second/*'}"
+    dataset, faults = from_globs("T", images, [f"first={labels[0]}", second])
+    assert [list(case.labels) for case in dataset.cases] == [
+        ["first", "second observer"],
+        ["first"],
+        ["first", "second observer"],
+    ]
+    assert dataset.cases[2].labels["second observer"] == str(tmp_path / "second/img_03.png")
+    assert [fault.fault for fault in faults] == ["orphan label"] and "img_09" in faults[0].detail
+    question = dataset.question()
+    assert question.raters == ("first", "second observer")
+    case = load(tmp_path, dataset.cases[2], question)
+    assert case.rater == 0 and case.label is not None and case.label.sum() == 255 and case.others[1].sum() == 510
+    (tmp_path / "dataset.json").write_text(native.dump(dataset))
+    assert read_task(tmp_path)[0] == dataset
+
+
+def test_a_path_with_an_equals_sign_is_no_rater(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(tmp_path / "site=A", "img_{:02d}.png", "mask_{:02d}.png")
+    monkeypatch.chdir(tmp_path)
+    dataset, _ = from_globs("T", ["site=A/im/*"], ["site=A/la/*"])
+    assert [list(case.labels) for case in dataset.cases] == [["reference"]] * 3 and dataset.question().raters == ()

@@ -274,3 +274,14 @@ def test_every_real_set_loads_as_it_stands(real: Path) -> None:
         dataset, faults = read_task(file.parent)
         assert len(dataset.cases) == json.loads(file.read_text())["numTraining"]
         assert not any(fault.fatal for fault in faults), file
+
+
+def test_an_entry_may_have_the_labels_of_several_raters(tmp_path: Path) -> None:
+    description = listed("a", "b")
+    description["training"][1]["label"] = {"ann": "./labelsTr/b.nii.gz", "bo": "./labels_bo/b.nii.gz"}
+    dataset, faults = read_task(task(tmp_path, description, *pair("a", "b"), "labels_bo/b.nii.gz"))
+    assert faults == () and dataset.cases[1].labels == {"ann": "labelsTr/b.nii.gz", "bo": "labels_bo/b.nii.gz"}
+    assert dataset.question().raters == ("reference", "ann", "bo")
+    description["training"][0]["label"] = {"ann": 7}
+    with pytest.raises(BadTask, match=r"training\[0\]\.label: 7 is no path"):
+        read_task(task(tmp_path, description))

@@ -14,7 +14,18 @@ from torch import Tensor
 
 from autoseg.errors import BadPlan
 from autoseg.image import IGNORE
-from autoseg.losses import as_regions, build, cross_entropy, depth_weights, edge, over_depths, soft_dice, tversky
+from autoseg.losses import (
+    as_regions,
+    build,
+    cross_entropy,
+    depth_weights,
+    each_depth,
+    edge,
+    over_depths,
+    soft_dice,
+    tversky,
+    weighed_sum,
+)
 from autoseg.losses.targets import sized
 
 few = settings(max_examples=10, deadline=None)
@@ -121,6 +132,15 @@ def test_one_depth_is_the_loss_itself_and_a_head_that_weighs_nothing_is_not_look
     lost = torch.full((2, 3, 4, 4), math.nan)
     assert torch.equal(over_depths(loss, [logits, lost], target), loss(logits, target))
     assert torch.equal(over_depths(loss, [lost, logits], target, (0, 2)), loss(logits, target))
+
+
+def test_every_head_that_counts_is_told_before_it_is_weighed() -> None:
+    logits, target = example(0, 8, 8)
+    heads, loss = [logits, logits * 2, logits.flip(1)], build("dice+ce", 1)
+    found = list(each_depth(loss, heads, target, (3, 0, 1)))
+    assert [(head, weight) for head, weight, _ in found] == [(0, 0.75), (2, 0.25)]
+    assert all(torch.equal(value, loss(heads[head], target)) for head, _, value in found)
+    assert torch.equal(weighed_sum(found), over_depths(loss, heads, target, (3, 0, 1)))
 
 
 def test_coarser_depths_see_the_nearest_labels_and_ignore_stays() -> None:

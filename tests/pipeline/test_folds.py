@@ -31,7 +31,7 @@ class Voice:
     def say(self, text: str) -> None:
         self.said.append(text)
 
-    def status(self, text: str) -> None: ...
+    def status(self, *parts: str) -> None: ...
 
     def track(self, items: Iterable[Any], total: int, label: str, done: int = 0) -> Iterator[Any]:
         yield from items

@@ -140,3 +140,16 @@ def test_the_curves_of_a_run_are_drawn_and_go_on_when_it_does(planned: Path, mon
     whole = folder(planned).progress_file.read_text()
     assert "5 steps," in whole and "pseudo-Dice" in whole and "disc 0" in whole
     assert [entry["step"] for entry in folder(planned).logged()] == [1, 2, 3, 4, 5]
+
+
+def test_where_cases_follow_the_losses_the_log_of_the_run_says_which_were_drawn(
+    planned: Path, given_to_the_network: list[tuple[np.ndarray, np.ndarray]], sheets: list[list[sheet.Row]]
+) -> None:
+    hard = 'configurations.2d.train.sampling={"name": "hard", "options": {"every": 16, "ratio": 20.0}}'
+    assert run(planned, *PLAN, "--set", hard).exit_code == 0
+    told = run(planned, "batch", "2d", "0", "--step", "17")
+    assert told.exit_code == 2 and "that of step 0 is not in the log" in told.stderr
+    assert run(planned, "train", "2d", "0", "--steps", "40").exit_code == 0
+    for step in (3, 16, 33):
+        assert run(planned, "batch", "2d", "0", "--step", str(step)).exit_code == 0
+        assert same(sheets[-1], given_to_the_network[step])

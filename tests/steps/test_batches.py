@@ -11,7 +11,7 @@ import torch
 
 from autoseg.augment.spatial import source_shape
 from autoseg.image import IGNORE
-from autoseg.records import Configuration, Memory, Network, Part, Train
+from autoseg.records import Configuration, Memory, Network, Part, Question, Train
 from autoseg.steps.batches import Batches
 from autoseg.steps.preprocess import foreground_points
 
@@ -220,3 +220,129 @@ def test_two_flips_along_the_axis_exchange_nothing() -> None:
             expected = torch.tensor([0, 2, 1, 3] if odd else [0, 1, 2, 3])[image[0].long()]
             assert torch.equal(other.long(), expected)
     assert counts == {0, 1, 2}
+
+
+def spotted(count: int = 3, shape=(12, 20, 24)) -> list[Memorised]:
+    """Cases of noise with one small object each, whose value is 100 + its case."""
+    made = []
+    for number in range(count):
+        label = np.zeros(shape, np.uint8)
+        label[5:7, 9:11, 10:12] = 2
+        image = np.random.default_rng(number).normal(size=(1, *shape)).astype(np.float32)
+        image[0][label == 2] = 100 + number
+        made.append(Memorised(image, label))
+    return made
+
+
+@pytest.mark.parametrize("patch", [(8, 8, 8), (16, 16)])
+def test_objects_of_other_cases_are_pasted_whole_and_change_nothing_else(patch) -> None:
+    settings = configuration(patch, batch=8, augment=("noise",))
+    part = Part(name="copy_paste", options={"probability": 1.0, "largest": 0.1})
+    train = settings.train.model_copy(update={"augment": (*settings.train.augment, part)})
+    with_them = Batches(spotted(), settings.model_copy(update={"train": train}), 1, 5, CPU)
+    without = Batches(spotted(), settings, 1, 5, CPU)
+    pasted = 0
+    for step in range(4):
+        images, labels = with_them.batch(step)
+        plain, plain_labels = without.batch(step)
+        new = labels != plain_labels
+        assert (labels[new] == 2).all() and (plain_labels[new] == 0).all()
+        assert torch.equal(images[:, 0][~new], plain[:, 0][~new])
+        assert (images[:, 0][new] > 90).all()
+        objects = new.flatten(1).sum(1)
+        assert set(objects.tolist()) <= {0, 8 if len(patch) == 3 else 4}
+        pasted += int((objects > 0).sum())
+    assert pasted > 8
+
+
+def test_the_cases_of_a_run_that_followed_its_losses_can_be_drawn_again() -> None:
+    settings = configuration(batch=2)
+    hard = settings.train.model_copy(update={"sampling": Part(name="hard", options={"every": 20, "ratio": 9.0})})
+    settings = settings.model_copy(update={"train": hard})
+    run, losses, met = Batches(cases(6), settings, 1, 5, CPU), [], []
+    for step, _ in enumerate(run.stream(0, 70)):
+        met.append([sample.case for sample in run.draw(step)])
+        losses.append(float("nan") if step == 9 else 1.0 + (0 in met[-1]))
+        run.chooser.tell(step, losses[-1])
+    for step in (0, 25, 69):
+        again = Batches(cases(6), settings, 1, 5, CPU)
+        again.replay(losses[:step])
+        assert [sample.case for sample in again.draw(step)] == met[step]
+    plain = configuration(batch=2)
+    assert met[20:] != [[s.case for s in Batches(cases(6), plain, 1, 5, CPU).draw(n)] for n in range(20, 70)]
+
+
+# -- the label of an earlier stage ---------------------------------------------------------------------
+
+PAIR = Question.model_validate(
+    {"reader": "nifti", "channels": [{"name": "a", "kind": "mr"}], "labels": {"no": 0, "a": 1, "b": 2, "c": 3}}
+)
+NESTED = PAIR.model_copy(update={"regions": {"all": (1, 2, 3), "b": (2,)}, "written": (1, 2)})
+MISTAKES = (Part(name="morphology", options={"probability": 1.0}), Part(name="forget", options={"probability": 1.0}))
+
+
+class Staged(Memorised):
+    """A case that knows its label already."""
+
+    def earlier(self, box: tuple[slice, ...]) -> np.ndarray:
+        return self.label[box]
+
+
+def staged(shape=(12, 20, 24)) -> list[Staged]:
+    labels = [np.random.default_rng(n).integers(0, 4, [-(-s // 4) for s in shape]).astype(np.uint8) for n in range(3)]
+    wide = [one.repeat(4, 0).repeat(4, 1).repeat(4, 2)[tuple(slice(s) for s in shape)] for one in labels]
+    return [Staged(one[None].astype(np.float32), one) for one in wide]
+
+
+def cascade(settings: Configuration, *parts: Part) -> Configuration:
+    return with_parts(settings, *parts).model_copy(update={"previous": "3d_lowres"})
+
+
+SWAP = Part(name="mirror", options={"swap": [[1, 2]], "swap_axis": 1})
+MOVES = (Part(name="affine", options={"rotate": 0.5, "resize": 0.5}), BENT, SWAP)
+HIDES = tuple(Part(name=n, options={"probability": 1.0}) for n in ("noise", "cutout", "channel_dropout"))
+
+
+@pytest.mark.parametrize("patch", [(8, 8, 8), (8, 8), (16, 32, 32)])
+def test_an_earlier_label_moves_with_the_label_and_nothing_hides_it(patch) -> None:
+    batches = Batches(staged(), cascade(configuration(patch), *MOVES, *HIDES), 1, 5, CPU, question=PAIR)
+    for step in range(8):
+        images, labels = batches.batch(step)
+        assert images.shape == (4, 1 + 3, *patch) and labels.dtype == torch.uint8
+        for number in range(3):
+            assert torch.equal(images[:, 1 + number], (labels == number + 1).float())
+
+
+@pytest.mark.parametrize("patch", [(8, 8, 8), (8, 8)])
+def test_an_earlier_label_and_its_mistakes_change_nothing_else(patch) -> None:
+    plain = Batches(staged(), with_parts(configuration(patch), *MOVES, *HIDES), 1, 5, CPU)
+    more = Batches(staged(), cascade(configuration(patch), *MISTAKES, *MOVES, *HIDES), 1, 5, CPU, question=PAIR)
+    ignoring = Batches(staged(), with_parts(configuration(patch), *MISTAKES, *MOVES, *HIDES), 1, 5, CPU, question=PAIR)
+    for step in range(5):
+        (images, labels), (others, same), (alike, also) = (one.batch(step) for one in (plain, more, ignoring))
+        assert torch.equal(images, others[:, :1]) and torch.equal(labels, same)
+        assert torch.equal(images, alike) and torch.equal(labels, also)
+
+
+def test_mistakes_are_drawn_again_and_leave_zeros_and_ones() -> None:
+    settings = cascade(configuration((16, 16, 16)), *MOVES, *MISTAKES)
+    one, other = (Batches(staged(), settings, 1, 5, CPU, question=PAIR) for _ in range(2))
+    differ = 0
+    for step in (4, 0, 2):
+        images, labels = one.batch(step)
+        assert torch.equal(images, other.batch(step)[0])
+        given = images[:, 1:]
+        assert set(given.unique().tolist()) == {0, 1} and given.sum(1).max() == 1
+        clean = torch.stack([labels == number for number in (1, 2, 3)], 1).float()
+        differ += sum(not torch.equal(a, b) for a, b in zip(given, clean, strict=True))
+    assert differ > 6
+    plain = Batches(staged(), settings, 1, 5, CPU, augmented=False, question=PAIR)
+    images, labels = plain.batch(0)
+    assert torch.equal(images[:, 1], (labels == 1).float())
+
+
+def test_an_earlier_label_becomes_the_regions_it_lies_in() -> None:
+    batches = Batches(staged(), cascade(configuration(), *MOVES), 1, 5, CPU, question=NESTED)
+    images, labels = batches.batch(1)
+    assert torch.equal(images[:, 1], ((labels >= 1) & (labels <= 3)).float())
+    assert torch.equal(images[:, 2], (labels == 2).float()) and images.shape[1] == 3

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoseg.steps.curves import LEFT, LOSS, POINTS, TOP, WIDE, curves, smoothed, thinned, ticks
+from autoseg.steps.curves import COLOURS, LEFT, LOSS, POINTS, TOP, WIDE, curves, smoothed, thinned, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 maybe = st.none() | st.floats(-1e3, 1e3)
@@ -128,3 +128,17 @@ def test_ticks_are_round_and_within(low: float, size: float, about: int) -> None
     found = ticks(low, upper, about)
     slack = size * 1e-6 + abs(low) * 1e-9
     assert all(low - slack <= one <= upper + slack for one in found) and about / 2.5 - 1 <= len(found) <= about + 1
+
+
+def test_whole_cases_are_dots_in_the_colour_of_their_class() -> None:
+    entries = [
+        {"step": n, "loss": 1.0, "rate": 1.0, "seconds": 1, "pseudo_dice": {"a": 0.2, "b": 0.4},
+         **({"whole_dice": {"a": 0.5, "b": None}} if n in (4, 8) else {})}
+        for n in range(1, 9)
+    ]  # fmt: skip
+    page = drawn(iter(entries))
+    circles = [one.attrib for one in page.iter(f"{SVG}circle")]
+    spots = [(float(at["cx"]), float(at["cy"]), at["fill"]) for at in circles]
+    (first, height, colour), (second, also, _) = spots
+    assert first < second and height == also and colour == COLOURS[0]
+    assert "pseudo-Dice (lines), Dice of whole cases (dots)" in texts(page)

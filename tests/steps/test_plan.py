@@ -73,6 +73,10 @@ def test_a_large_volume_gets_a_low_resolution_and_a_cascade() -> None:
     seen = [n * s / t for n, s, t in zip((300, 512, 512), full.spacing, low.spacing, strict=True)]
     assert prod(low.patch) / prod(seen) >= 0.25 > prod(full.patch) / (300 * 512 * 512)
     assert cascade.previous == "3d_lowres" and cascade.patch == full.patch
+    mistakes = cascade.train.augment[len(full.train.augment) :]
+    assert cascade.train.augment[: len(full.train.augment)] == full.train.augment == low.train.augment
+    assert [part.name for part in mistakes] == ["morphology", "forget"]
+    assert "the label of 3d_lowres" in made.because["configurations.3d_cascade.train.augment"]
     assert inputs(cascade.normalise, made.question, cascade.previous) == 1 + 2
     assert inputs(full.normalise, made.question, full.previous) == 1
     assert "covers" in made.because["configurations.3d_lowres"]

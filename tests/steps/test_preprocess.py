@@ -36,6 +36,12 @@ def configuration(dims: int = 3, spacing=(1.0, 1.0, 1.0), axes=(0, 1, 2), resamp
     )  # fmt: skip
 
 
+def arrays(case: Case, settings: Configuration, asked: Question) -> tuple[np.ndarray, np.ndarray]:
+    """The prepared image and the label of the only rater."""
+    image, labels, _ = prepare(case, settings, asked)
+    return image, labels[0]
+
+
 def blobs(shape=(20, 24, 28)) -> tuple[np.ndarray, np.ndarray]:
     """An image with an empty border, and a label of two big blobs."""
     label = np.zeros(shape, np.uint8)
@@ -67,7 +73,7 @@ def test_regions_are_prepared_by_their_plain_values() -> None:
     image, label = blobs()
     regions = Question(**(dict(QUESTION) | {"regions": {"both": (1, 2), "b": (2,)}, "written": (1, 2)}))
     case = Case("x", Image(image[None], (2.0, 1.0, 1.0)), label)
-    for plain, other in zip(*(prepare(case, configuration(), asked)[:2] for asked in (QUESTION, regions)), strict=True):
+    for plain, other in zip(*(arrays(case, configuration(), asked) for asked in (QUESTION, regions)), strict=True):
         assert np.array_equal(plain, other)
     points = prepare(case, configuration(), regions)[2]
     assert set(points) == {1, 2}
@@ -79,7 +85,8 @@ def test_a_sparsely_annotated_case_has_points_in_its_background() -> None:
     few[8:10] = label[8:10]
     asked = Question(**(dict(QUESTION) | {"ignore": 255}))
     case = Image(image[None], (1.0, 1.0, 1.0))
-    _, stored, points = prepare(Case("x", case, few), configuration(), asked)
+    _, labels, points = prepare(Case("x", case, few), configuration(), asked)
+    stored = labels[0]
     assert set(points) == {0, 1, 2} and set(prepare(Case("x", case, label), configuration(), asked)[2]) == {1, 2}
     assert all((stored[tuple(at.T)] == index).all() for index, at in points.items())
 
@@ -119,7 +126,7 @@ def test_what_is_not_valid_is_zero_and_ignored() -> None:
     image, label = blobs()
     image[8:10, 8:10, 8:10] = np.nan
     case = Case("x", Image(image[None], (1.0, 1.0, 1.0), np.isfinite(image)), label)
-    array, indices, _ = prepare(case, configuration(), QUESTION)
+    array, indices = arrays(case, configuration(), QUESTION)
     assert np.isfinite(array).all()
     assert (indices == IGNORE).sum() == 8 and (array[0][indices == IGNORE] == 0).all()
 
@@ -180,7 +187,7 @@ def test_one_distance_between_slices_makes_2d_and_3d_the_same_arrays(axes, dista
     spacing = tuple(distance if axis == axes[0] else 1.3 for axis in range(3))
     case = Case("x", Image(image[None], spacing), label)
     flat, solid = configuration(2, axes=axes), configuration(3, (distance, 1.0, 1.0), axes)
-    for one, other in zip(prepare(case, flat, QUESTION)[:2], prepare(case, solid, QUESTION)[:2], strict=True):
+    for one, other in zip(arrays(case, flat, QUESTION), arrays(case, solid, QUESTION), strict=True):
         assert np.array_equal(one, other)
     facts = CaseFacts(sha256="", spacing=spacing)
     assert key(flat, QUESTION, [facts] * 3) == key(solid, QUESTION, [facts] * 3) == key(solid, QUESTION)

@@ -7,10 +7,14 @@ import math
 import pytest
 import torch
 
+from autoseg import losses
 from autoseg.errors import BadPlan, RunFailed
 from autoseg.image import IGNORE
+from autoseg.losses.targets import sized
 from autoseg.records import Channel, Configuration, Memory, Network, Part, Question, Train, amend
 from autoseg.steps import train
+from autoseg.steps.early import pseudo_dice
+from autoseg.steps.weights import load_network, weights_of
 
 CPU = torch.device("cpu")
 QUESTION = Question(reader="nifti", channels=(Channel(name="a", kind="other"),), labels={"background": 0, "a": 1})
@@ -38,7 +42,7 @@ class Squares:
         labels[1, 5:14, 1:8] = 1
         return labels[:, None].float() * 2 + torch.randn(2, 1, 16, 16, generator=rng) * 0.3, labels
 
-    def stream(self, first: int, last: int):
+    def stream(self, first: int, last: int, stages=None):
         return (self.batch(step) for step in range(first, last))
 
 
@@ -68,10 +72,10 @@ def test_the_average_follows_the_weights_and_is_what_predicts() -> None:
     for step, _ in enumerate(train.train(one, Squares(), 12)):
         kept = min(0.6, (1 + step) / (10 + step))
         mean = {name: kept * mean[name] + (1 - kept) * value for name, value in one.network.named_parameters()}
-    predicting = train.weights_of(one.tensors())
+    predicting = weights_of(one.tensors())
     assert all(torch.allclose(predicting[name], value, atol=1e-6) for name, value in mean.items())
     run(plain, 12)
-    assert train.weights_of(plain.tensors()).keys() == predicting.keys()
+    assert weights_of(plain.tensors()).keys() == predicting.keys()
     assert all(torch.equal(a, b) for a, b in zip(plain.network.parameters(), one.network.parameters(), strict=True))
 
 
@@ -170,7 +174,7 @@ def test_the_pseudo_dice_of_regions_by_counting() -> None:
     one.network, one.first, one.members = Fixed(logits), REGIONS.first, torch.tensor(REGIONS.members)
     labels = Nested().batch(0)[1]
     counted = labels != IGNORE
-    for dice, region, values in zip(train.pseudo_dice(one, Nested()), (0, 1), ((1, 2), (2,)), strict=True):
+    for dice, region, values in zip(pseudo_dice(one, Nested()), (0, 1), ((1, 2), (2,)), strict=True):
         truth = sum(labels == value for value in values).bool() & counted
         guess = (logits[:, region].sigmoid() > 0.5) & counted
         assert dice == pytest.approx(2 * float((truth & guess).sum()) / float(truth.sum() + guess.sum()))
@@ -204,7 +208,7 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_twenty_stop_the_run() -> 
 
 def test_a_checkpoint_of_another_network_is_refused() -> None:
     with pytest.raises(RunFailed, match="another network"):
-        train.load_network(learner().network, train.weights_of(learner(**{"network.features": [4, 16]}).tensors()))
+        load_network(learner().network, weights_of(learner(**{"network.features": [4, 16]}).tensors()))
 
 
 @pytest.mark.parametrize(
@@ -299,3 +303,18 @@ def test_no_memory_for_a_single_sample_ends_the_run_and_changes_nothing() -> Non
 def test_the_log_line_names_the_classes() -> None:
     line = train.as_log(train.Progress(5, float("nan"), 0.1, 0.2, 1, (0.5, None)), ("a", "b"))
     assert line["loss"] is None and line["pseudo_dice"] == {"a": 0.5, "b": None}
+
+
+def test_a_step_tells_its_gradients_norm_and_the_loss_of_every_head() -> None:
+    one, other = learner(), learner()
+    images, labels = Squares().batch(0)
+    (told,) = run(one, 1)
+    outputs = other.network.train()(images)
+    found = [other.loss_of(head, sized(labels, head.shape[2:])) for head in outputs]
+    losses.over_depths(other.loss_of, outputs, labels, other.head_weights).backward()
+    norm = torch.stack([p.grad.norm() for p in other.network.parameters() if p.grad is not None]).norm()
+    assert told.norm == pytest.approx(float(norm), rel=1e-5) and told.memory > 10**7
+    assert told.heads == pytest.approx({head: float(found[head].detach()) for head in told.heads}) and 0 in told.heads
+    line = train.as_log(told, ("a",))
+    assert line["norm"] == pytest.approx(told.norm, rel=1e-3) and line["memory"] == told.memory
+    assert [*line["stages"]] == [*told.stages] and sum(told.stages.values()) <= told.seconds

@@ -79,7 +79,7 @@ def test_a_full_disk_is_told_and_loses_nothing(
         "text": lambda: save_text(tmp_path / "x", "text"),
         "record": lambda: save_record(tmp_path / "x", HEADER),
         "tensors": lambda: save_tensors(tmp_path / "x", TENSORS, HEADER),
-        "arrays": lambda: arrays.save("x", "s", image, label, {}),
+        "arrays": lambda: arrays.save("x", "s", image, {0: label}, {}),
     }
     writers[kind]()
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if "points" not in path.name}
@@ -106,7 +106,7 @@ noise = np.random.default_rng(0).normal(size=(1, 9, 20, 20)).astype(np.float32)
 for write in (
     lambda: save_text(folder / "x", "a" * 5000),
     lambda: save_tensors(folder / "x", {"a": torch.zeros(5000)}),
-    lambda: Preprocessed(folder).save("x", "s", noise, (noise[0] > 0).astype(np.uint8), {}),
+    lambda: Preprocessed(folder).save("x", "s", noise, {0: (noise[0] > 0).astype(np.uint8)}, {}),
 ):
     try:
         write()

@@ -32,7 +32,7 @@ def test_any_box_reads_what_was_saved(tmp_path_factory: pytest.TempPathFactory, 
     shape = data.draw(st.tuples(st.integers(1, 40), st.integers(1, 140), st.integers(1, 40)))
     image, label = arrays(shape, data.draw(st.integers(1, 2)), 0)
     folder = Preprocessed(tmp_path_factory.mktemp("cases"))
-    folder.save("c.1", "signed", image, label, POINTS)
+    folder.save("c.1", "signed", image, {0: label}, POINTS)
     stored = folder.open("c.1")
     assert stored.shape == shape and folder.signature("c.1") == "signed"
     for _ in range(3):
@@ -46,7 +46,7 @@ def test_any_box_reads_what_was_saved(tmp_path_factory: pytest.TempPathFactory, 
 
 def test_points_come_back_by_class(tmp_path: Path) -> None:
     image, label = arrays((3, 4, 5), 1, 0)
-    Preprocessed(tmp_path).save("a", "s", image, label, POINTS)
+    Preprocessed(tmp_path).save("a", "s", image, {0: label}, POINTS)
     points = Preprocessed(tmp_path).open("a").points
     assert list(points) == [1, 3]
     assert all(np.array_equal(points[k], POINTS[k]) and points[k].dtype == np.int32 for k in POINTS)
@@ -54,7 +54,7 @@ def test_points_come_back_by_class(tmp_path: Path) -> None:
 
 def test_what_float16_cannot_hold_is_limited(tmp_path: Path) -> None:
     image, label = np.array([[[[1e9, -1e9, 65504.0]]]], np.float32), np.zeros((1, 1, 3), np.uint8)
-    Preprocessed(tmp_path).save("a", "s", image, label, {})
+    Preprocessed(tmp_path).save("a", "s", image, {0: label}, {})
     read, _ = Preprocessed(tmp_path).open("a").read((slice(None),) * 3)
     assert read.ravel().tolist() == [65504, -65504, 65504]
 
@@ -64,7 +64,7 @@ def test_a_case_that_lacks_a_file_or_has_a_damaged_one_is_not_there(tmp_path: Pa
     folder = Preprocessed(tmp_path)
     assert folder.signature("a") is None
     image, label = arrays((5, 6, 7), 1, 0)
-    folder.save("a", "s", image, label, POINTS)
+    folder.save("a", "s", image, {0: label}, POINTS)
     file = sorted(tmp_path.iterdir())[number]
     content = file.read_bytes()
     for length in (0, 5, 40, len(content) // 2, len(content) - 1):
@@ -81,14 +81,14 @@ def test_a_case_is_not_there_while_it_is_saved_again(tmp_path: Path, monkeypatch
 
     image, label = arrays((2, 3, 4), 1, 0)
     folder = Preprocessed(tmp_path)
-    folder.save("a", "old", image, label, POINTS)
+    folder.save("a", "old", image, {0: label}, POINTS)
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cases, "save_arrays", killed)
     with pytest.raises(KeyboardInterrupt):
-        folder.save("a", "new", image + 1, label, POINTS)
+        folder.save("a", "new", image + 1, {0: label}, POINTS)
     assert folder.signature("a") is None
     with pytest.raises(BadFile):
         folder.open("a")
