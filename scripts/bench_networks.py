@@ -28,6 +28,7 @@ from autoseg.records import Channel, Configuration, Memory, Part, Question, Trai
 from autoseg.steps import design, train
 from autoseg.steps import device as devices
 from autoseg.steps.design import Variant
+from autoseg.steps.learner import build
 from autoseg.steps.topology import Topology
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,7 +75,7 @@ class Bench:
 
     def __init__(self, dims: int, variant: Variant, device: torch.device, precision: str) -> None:
         self.plan, self.device = configuration(dims, variant), device
-        self.learner = train.build(self.plan, QUESTION, 0, device, devices.precision(device, precision))  # type: ignore[arg-type]
+        self.learner = build(self.plan, QUESTION, 0, device, devices.precision(device, precision))  # type: ignore[arg-type]
         torch.manual_seed(0)
         shape = (self.plan.batch, *self.plan.patch)
         self.images = torch.randn(shape[0], 1, *self.plan.patch, device=device)

@@ -108,7 +108,7 @@ def resident(spec: dict[str, Any]) -> list[tuple[int, int]]:
     """(step, bytes) of a run of `autoseg train` as it goes."""
     import torch
 
-    from autoseg.pipeline import tasks
+    from autoseg.pipeline import planning
     from autoseg.pipeline.fold_cases import Wish
     from autoseg.pipeline.training import train
     from autoseg.store import Home
@@ -140,7 +140,7 @@ def resident(spec: dict[str, Any]) -> list[tuple[int, int]]:
                  "decoder_depths": [1]}  # fmt: skip
         changes: dict[str, Any] = {f"configurations.3d.network.{field}": value for field, value in small.items()}
         changes |= {"configurations.3d.batch": 2, "configurations.3d.patch": [16, 16, 16]}
-        plan = tasks.make_plan(home, "Balls", voice, device="cpu", changes=changes, workers=1)
+        plan = planning.make_plan(home, "Balls", voice, device="cpu", changes=changes, workers=1)
         train(home, plan, Wish("3d", 0, spec["steps"], device="cpu", workers=1), voice)
     return seen
 

@@ -20,7 +20,7 @@ from bench_train_clock import say, timed_steps
 if TYPE_CHECKING:
     from autoseg.records import Configuration, Plan
     from autoseg.steps.batches import Batches
-    from autoseg.steps.train import Learner
+    from autoseg.steps.learner import Learner
     from autoseg.store import Home
 
 SCRIPTS = Path(__file__).resolve().parent
@@ -176,13 +176,13 @@ def learner_of(ours: Ours, title: str, device: str, precision: str, seed: int = 
     from autoseg.pipeline.fold_cases import Wish, cases_of, folds_for
     from autoseg.pipeline.voice import Silent
     from autoseg.steps import device as devices
-    from autoseg.steps import train
+    from autoseg.steps.learner import build
 
     plan, where = ours.read(), devices.choose(device)
     wish = Wish(title, 0, seed=seed, device=device)
     cases = cases_of(ours.home, plan, wish, folds_for(ours.home, plan, wish), Silent())
     one = plan.configurations[title]
-    learner = train.build(one, plan.question, seed, where, precision)  # type: ignore[arg-type]
+    learner = build(one, plan.question, seed, where, precision)  # type: ignore[arg-type]
     return learner, cases.batches(cases.training, one, where)
 
 

@@ -123,7 +123,7 @@ def plan(
     as_json: bool,
 ) -> None:
     """Measure a task and decide everything that can be decided."""
-    from autoseg.pipeline import tasks
+    from autoseg.pipeline import planning, tasks
     from autoseg.pipeline.folds import FoldsWish
 
     session = current(context)
@@ -132,16 +132,16 @@ def plan(
         if any(others) or changes or preprocess or draw:
             what = "tells of a plan that is made, and goes with no option that makes another"
             raise BadUsage(what, where="--explain", remedy="plan first, then ask")
-        show.explained(tasks.explained(session.home, session.home.task(task), name, explain))
+        show.explained(planning.explained(session.home, session.home.task(task), name, explain))
         return
-    made = tasks.make_plan(
+    made = planning.make_plan(
         session.home, session.home.task(task), session.voice, name=name, device=device, rules=rules,
         minutes=seconds(budget) / 60 if budget else None,
-        memory=gigabytes(memory) if memory else None, variant=tasks.variant(network, block, insert, loss),
+        memory=gigabytes(memory) if memory else None, variant=planning.variant(network, block, insert, loss),
         changes=dict(map(change, changes)), folds=FoldsWish(folds, folds_by, splits, force_splits),
         swaps=swaps, workers=workers,
     )  # fmt: skip
-    pictures = tasks.draw(session.home, made) if draw else []
+    pictures = planning.draw(session.home, made) if draw else []
     if as_json:
         echo_json(made.model_dump(mode="json"))
     else:

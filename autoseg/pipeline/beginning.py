@@ -20,7 +20,7 @@ from autoseg.store import RunFolder, load_tensors
 if TYPE_CHECKING:
     import torch
 
-    from autoseg.steps.train import Learner
+    from autoseg.steps.learner import Learner
 
 LOOKED = 50  # the fewest steps between two looks at validation patches
 PROBE_STEPS = 12  # from whose speed a budget becomes steps
@@ -35,14 +35,14 @@ def begun(plan: Plan, wish: Wish, cases: FoldCases, device: torch.device, voice:
     import torch
 
     from autoseg.steps import device as devices
-    from autoseg.steps import train as step
+    from autoseg.steps.learner import build
     from autoseg.steps.speed import measure_speed
 
     settings = settings_of(plan, wish)
     precision = devices.precision(device, settings.train.precision)
     if wish.budget is not None:
         voice.say(f"measuring {PROBE_STEPS} steps")
-        learner = step.build(settings, plan.question, wish.seed, device, precision)
+        learner = build(settings, plan.question, wish.seed, device, precision)
         learner.world = world
         batches = cases.batches(cases.training, settings, device, share=world.share)
         speed = float(world.send(str(measure_speed(learner, batches, PROBE_STEPS)).encode()))

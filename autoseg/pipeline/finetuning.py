@@ -12,7 +12,7 @@ from autoseg.records import Checkpoint, Run
 from autoseg.store import RunFolder, load_tensors
 
 if TYPE_CHECKING:
-    from autoseg.steps.train import Learner
+    from autoseg.steps.learner import Learner
 
 
 def begin_with(model: Path, learner: Learner, run: Run, voice: Voice) -> None:

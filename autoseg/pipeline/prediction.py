@@ -100,10 +100,10 @@ def _at_depth(settings: Configuration, depth: int) -> Configuration:
 def _network(settings: Configuration, question: Question, folder: RunFolder) -> Any:
     """The network of a run without what prediction does not need; of the checkpoint nothing else is read."""
     from autoseg.nets.blocks.repvgg import fuse
-    from autoseg.steps import train
+    from autoseg.steps.learner import build_network
     from autoseg.steps.weights import load_network, weights_of
 
-    network = train.build_network(settings, question)
+    network = build_network(settings, question)
     trained = set(network.state_dict())
     if prune := getattr(network, "prune", None):
         prune()

@@ -13,7 +13,8 @@ from autoseg.records import Checkpoint, Run
 from autoseg.store import RunFolder, save_text
 
 if TYPE_CHECKING:
-    from autoseg.steps.train import Learner, Progress
+    from autoseg.steps.learner import Learner
+    from autoseg.steps.train import Progress
 
 SAVE_SECONDS = 60.0  # between checkpoints
 MOST = 3  # classes whose pseudo-Dice is told one by one

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from autoseg.steps.world import World
 
 if TYPE_CHECKING:
-    from autoseg.steps.train import Learner
+    from autoseg.steps.learner import Learner
 
 T = TypeVar("T")
 

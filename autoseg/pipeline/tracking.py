@@ -23,7 +23,8 @@ from autoseg.store import RunFolder
 
 if TYPE_CHECKING:
     from autoseg.steps.batches import Batches
-    from autoseg.steps.train import Learner, Progress
+    from autoseg.steps.learner import Learner
+    from autoseg.steps.train import Progress
 
 POINTS = 1000  # of a curve, about
 PICTURE_SECONDS = 300.0  # between pictures

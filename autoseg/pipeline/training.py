@@ -22,7 +22,7 @@ from autoseg.steps.world import ALONE, World
 from autoseg.store import Home, RunFolder, lock, save_record
 
 if TYPE_CHECKING:
-    from autoseg.steps.train import Learner
+    from autoseg.steps.learner import Learner
 
 
 def train(home: Home, plan: Plan, wish: Wish, voice: Voice, world: World = ALONE, *, parting: bool = True) -> RunFolder:
@@ -96,6 +96,7 @@ def _optimise(
     from autoseg.steps import train as step
     from autoseg.steps.early import looks
     from autoseg.steps.finetune import encoder_of
+    from autoseg.steps.learner import build
 
     device = devices.choose(world.device(wish.device))
     if device.type != plan.target.device:
@@ -103,7 +104,7 @@ def _optimise(
     run = begun(plan, wish, cases, device, voice, world) if before is None else before
     led(world, None, partial(require_same, run, plan, wish, folder, cases))
     torch.set_num_threads(run.threads if world.size == 1 else min(run.threads, torch.get_num_threads()))
-    learner = step.build(run.settings, run.question, run.seed, device, run.precision)
+    learner = build(run.settings, run.question, run.seed, device, run.precision)
     learner.world = world
     batches = cases.batches(cases.training, run.settings, device, share=world.share)
     learner.chooser = batches.chooser

@@ -20,7 +20,7 @@ from autoseg.steps.batches import Batches
 from autoseg.steps.device import autocast
 
 if TYPE_CHECKING:
-    from autoseg.steps.train import Learner
+    from autoseg.steps.learner import Learner
 
 CHECKED = 4  # validation batches that the pseudo-Dice looks at
 LOOKS, CASES = 10, 4  # how often whole cases are predicted in a run at most, and how many

@@ -21,7 +21,7 @@ from autoseg.steps.device import autocast
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from autoseg.steps.train import Learner
+    from autoseg.steps.learner import Learner
 
 SHOWN = {2: 4, 3: 2}  # patches
 WIDE = 2.5  # of a view, in inches

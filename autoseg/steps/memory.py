@@ -23,6 +23,7 @@ from autoseg.steps import device as devices
 from autoseg.steps import speed, train
 from autoseg.steps.allocators import Allocator, allocators
 from autoseg.steps.device import Precision
+from autoseg.steps.learner import build
 from autoseg.steps.trace import Kind, Trace, trace
 
 DeviceKind = Literal["cpu", "cuda", "mps"]
@@ -230,7 +231,7 @@ def measured(configuration: Configuration, question: Question, device: torch.dev
 
 def _dry_run(configuration: Configuration, question: Question, device: torch.device, precision: Precision) -> bool:
     """Takes a few steps; whether the batch went through at once."""
-    learner = train.build(configuration, question, 0, device, precision)
+    learner = build(configuration, question, 0, device, precision)
     images, labels = speed.noise(configuration, question, device)
     try:
         for _ in range(STEPS):

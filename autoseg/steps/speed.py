@@ -12,7 +12,8 @@ from autoseg.records import Configuration, Question
 from autoseg.steps import preprocess
 from autoseg.steps.batches import Batches
 from autoseg.steps.device import Precision
-from autoseg.steps.train import Learner, build, learn
+from autoseg.steps.learner import Learner, build
+from autoseg.steps.train import learn
 
 PROBED = 8.0  # seconds of steps, after which the speed is known well enough
 

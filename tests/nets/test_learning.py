@@ -21,6 +21,7 @@ from autoseg.nets.places import PLACES, parse
 from autoseg.records import Channel, Configuration, Memory, Part, Question, Train
 from autoseg.steps import train
 from autoseg.steps.design import Variant, network_of
+from autoseg.steps.learner import build
 from autoseg.steps.topology import Topology
 
 STEPS, TAIL = 60, 5
@@ -76,7 +77,7 @@ def balls(patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 def learned(combination: Combination) -> tuple[float, float]:
     """The loss of the first step, and the mean of the last few."""
     made = configuration(*combination)
-    learner = train.build(made, QUESTION, 0, torch.device("cpu"), "float32")
+    learner = build(made, QUESTION, 0, torch.device("cpu"), "float32")
     images, labels = balls(made.patch)
     found = []
     for step in range(STEPS):

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from autoseg.cli import main
 from autoseg.steps import sheet, train
+from autoseg.steps.learner import Learner
 from autoseg.store import Home, RunFolder
 from tests.pipeline.test_training import SMALL_PLAN
 
@@ -31,7 +32,7 @@ def given_to_the_network(monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarr
     seen: list[tuple[np.ndarray, np.ndarray]] = []
     learn = train.learn
 
-    def watched(learner: train.Learner, images: torch.Tensor, labels: torch.Tensor, *more: Any) -> float:
+    def watched(learner: Learner, images: torch.Tensor, labels: torch.Tensor, *more: Any) -> float:
         seen.append((images.numpy().copy(), labels.numpy().copy()))
         return learn(learner, images, labels, *more)
 
@@ -126,7 +127,7 @@ def test_the_curves_of_a_run_are_drawn_and_go_on_when_it_does(planned: Path, mon
     monkeypatch.setattr(recording, "SAVE_SECONDS", 0.0)
     learn = train.learn
 
-    def until_the_third(learner: train.Learner, *more: Any) -> float:
+    def until_the_third(learner: Learner, *more: Any) -> float:
         if learner.step == 3:
             raise KeyboardInterrupt
         return learn(learner, *more)

@@ -16,6 +16,7 @@ from autoseg.pipeline import prediction
 from autoseg.pipeline.prediction import inputs, load_model, require_plugins
 from autoseg.records import Channel, Checkpoint, Configuration, Memory, Network, Part, Question, Run, Train
 from autoseg.steps import train
+from autoseg.steps.learner import build
 from autoseg.store import Home, RunFolder, load_tensors, save_tensors
 from tests.pipeline.test_training import SMALL_PLAN
 
@@ -94,7 +95,7 @@ def stored(folder: Path, architecture: Part) -> RunFolder:
         spacing=(1.0, 1.0), patch=(8, 16), batch=2, normalise=(Part(name="none"),) * 3, resample=Part(name="keep"),
         network=network, train=settings, memory=Memory(bytes=1, method=""),
     )  # fmt: skip
-    one = train.build(configuration, question(1), 0, torch.device("cpu"), "float32")
+    one = build(configuration, question(1), 0, torch.device("cpu"), "float32")
     train.learn(one, torch.randn(2, 3, 8, 16), torch.randint(0, 2, (2, 8, 16), dtype=torch.uint8))
     run = Run(
         task="Task01_A", plan="default", configuration="2d", fold=0, seed=0, settings=configuration,

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from autoseg.cli import main
 from autoseg.records import Checkpoint
 from autoseg.steps import train as step
+from autoseg.steps.learner import Learner
 from autoseg.store import Home, RunFolder, load_tensors, lock
 from tests.pipeline.test_training import PLAN
 
@@ -149,7 +150,7 @@ def test_a_stop_by_the_keyboard_goes_on_where_it_was(planned: Path, monkeypatch:
     whole = weights(folder(planned))
     learn = step.learn
 
-    def until_the_fourth(learner: step.Learner, *more: Any) -> float:
+    def until_the_fourth(learner: Learner, *more: Any) -> float:
         if learner.step == 4:
             raise KeyboardInterrupt
         return learn(learner, *more)

@@ -109,6 +109,7 @@ def test_a_killed_process_ends_all_and_the_run_goes_on_with_two_or_one(
     assert losses(folder_of(planned)) == pytest.approx(losses(folder_of(alone)), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_measure_a_budget_together(planned: Path, launch) -> None:
     told = ends(launch(2, "-m", "autoseg", "--home", str(planned), "train", "3d", "1", "--budget", "1s"))
     assert [code for code, _ in told] == [0, 0], told

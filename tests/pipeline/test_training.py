@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from autoseg.cli import main
 from autoseg.records import Checkpoint
-from autoseg.steps import train as step
+from autoseg.steps.learner import build
 from autoseg.store import Home, RunFolder, load_tensors, save_tensors
 
 TOPOLOGY = {"features": "[4,8]", "strides": "[[1,1],[2,2]]", "kernels": "[[3,3],[3,3]]",
@@ -60,7 +60,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(trained: Path, d
     header, tensors = load_tensors(Checkpoint, folder.checkpoint_file)
     tensors = {name: value.clone() for name, value in tensors.items()}  # they lie in the file, which is damaged below
     assert record is not None and header.step == 2
-    learner = step.build(record.settings, record.question, 0, torch.device("cpu"), record.precision)
+    learner = build(record.settings, record.question, 0, torch.device("cpu"), record.precision)
     save_tensors(folder.checkpoint_before, learner.tensors(), header.model_copy(update={"step": 0}))
     content = bytearray(folder.checkpoint_file.read_bytes())
     content[-5] ^= 1

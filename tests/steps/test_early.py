@@ -9,9 +9,9 @@ from torch import nn
 
 from autoseg.arrays.metrics import dice
 from autoseg.records import Channel, Configuration, Memory, Network, Part, Question, Train
-from autoseg.steps import train
 from autoseg.steps.batches import Batches
 from autoseg.steps.early import CASES, FORWARD, LOOKS, SHARE, _tiles, averaged, looks, whole_dice
+from autoseg.steps.learner import build
 from autoseg.steps.preprocess import foreground_points
 
 CPU = torch.device("cpu")
@@ -95,7 +95,7 @@ class Brightest(nn.Module):
 def test_the_dice_of_whole_cases_is_that_of_the_measures() -> None:
     settings = configuration(steps=100_000)
     held = validation([(12, 9, 10), (8, 16, 8)], settings)
-    learner = train.build(settings, QUESTION, 0, CPU, "float32")
+    learner = build(settings, QUESTION, 0, CPU, "float32")
     learner.network = Brightest()
     found = looks(held, settings, 3)
     assert found is not None
@@ -108,7 +108,7 @@ def test_the_dice_of_whole_cases_is_that_of_the_measures() -> None:
 
 
 def test_the_running_average_is_there_within_and_the_weights_are_back_after() -> None:
-    learner = train.build(configuration(average=0.9), QUESTION, 0, CPU, "float32")
+    learner = build(configuration(average=0.9), QUESTION, 0, CPU, "float32")
     before = {name: value.clone() for name, value in learner.network.state_dict().items()}
     for value in learner.average.values():
         value.add_(1)

@@ -13,6 +13,7 @@ from autoseg.records import Channel, Configuration, Insert, Memory, Network, Par
 from autoseg.steps import train
 from autoseg.steps.batches import Batches
 from autoseg.steps.design import Variant
+from autoseg.steps.learner import build
 from autoseg.steps.raters import asked
 
 CPU = torch.device("cpu")
@@ -102,7 +103,7 @@ def test_with_no_rater_the_mean_of_the_vectors_is_added() -> None:
 
 def test_the_network_learns_what_each_rater_draws_and_predicts_between_them() -> None:
     settings = configuration(told())
-    learner = train.build(settings, QUESTION, 1, CPU, "float32")
+    learner = build(settings, QUESTION, 1, CPU, "float32")
     batches = Batches([Rated((0, 2))], settings, 1, 5, CPU)
     for _ in train.train(learner, batches, 120):
         pass

@@ -14,6 +14,7 @@ from autoseg.losses.targets import sized
 from autoseg.records import Channel, Configuration, Memory, Network, Part, Question, Train, amend
 from autoseg.steps import train
 from autoseg.steps.early import pseudo_dice
+from autoseg.steps.learner import Learner, build
 from autoseg.steps.weights import load_network, weights_of
 
 CPU = torch.device("cpu")
@@ -54,11 +55,11 @@ class Poisoned(Squares):
         return (images * math.nan if step >= 3 else images), labels
 
 
-def learner(seed: int = 0, precision="float32", **changes: object) -> train.Learner:
-    return train.build(configuration(**changes), QUESTION, seed, CPU, precision)
+def learner(seed: int = 0, precision="float32", **changes: object) -> Learner:
+    return build(configuration(**changes), QUESTION, seed, CPU, precision)
 
 
-def run(one: train.Learner, last: int, batches=None) -> list[train.Progress]:
+def run(one: Learner, last: int, batches=None) -> list[train.Progress]:
     return list(train.train(one, batches or Squares(), last, Squares(), every=5))
 
 
@@ -182,7 +183,7 @@ def test_the_pseudo_dice_of_regions_by_counting() -> None:
 
 def test_it_learns_regions() -> None:
     changes = {"train.steps": 150, "train.loss": "dice+bce", "train.optimiser.options": {"rate": 0.02}}
-    one = train.build(configuration(**changes), REGIONS, 0, CPU, "float32")
+    one = build(configuration(**changes), REGIONS, 0, CPU, "float32")
     assert one.members is not None and one.members.tolist() == [[0, 0], [1, 0], [1, 1]]
     progress = list(train.train(one, Nested(), 150, Nested(), every=150))
     assert progress[-1].dice is not None and min(progress[-1].dice) > 0.95

@@ -18,6 +18,7 @@ from autoseg.nets.places import parse
 from autoseg.records import Channel, Configuration, Memory, Network, Part, Question, Train
 from autoseg.steps import train
 from autoseg.steps.backward import backward
+from autoseg.steps.learner import Learner, build
 from autoseg.steps.world import ALONE, World, joined, told
 
 CPU = torch.device("cpu")
@@ -94,7 +95,7 @@ class Dropping(torch.nn.Module):
         return [self.left]
 
 
-def learner(world: World, **network: Any) -> train.Learner:
+def learner(world: World, **network: Any) -> Learner:
     topology = Network.plain((4, 8), ((1, 1), (2, 2))).model_copy(update=network)
     settings = Train(
         loss="dice+ce", augment=(), steps=20, optimiser=Part(name="sgd"), schedule=Part(name="poly"), foreground=0.3,
@@ -106,7 +107,7 @@ def learner(world: World, **network: Any) -> train.Learner:
     )  # fmt: skip
     channels = (Channel(name="a", kind="other"),)
     question = Question(reader="nifti", channels=channels, labels={"background": 0, "a": 1})
-    one = train.build(made, question, 3, CPU, "float32")
+    one = build(made, question, 3, CPU, "float32")
     one.world = world.sharing(BATCH)
     return one
 
