@@ -97,7 +97,7 @@ def memory(wanted: argparse.Namespace) -> dict[str, Any]:
     print(f"\n| step |{''.join(f' {count} cases, MB |' for count in rows)}\n|---|{'---|' * len(rows)}")
     for number, step in enumerate(steps):
         print(f"| {step} |{''.join(f' {row[number][1] / 1e6:.1f} |' for row in rows.values())}")
-    middle = len(steps) // 2
+    middle = (len(steps) - 1) // 2
     growth = {count: row[-1][1] - row[middle][1] for count, row in rows.items()}
     for count, grown in growth.items():
         print(f"\n{count} cases: {grown / 1e6:+.1f} MB over the last {steps[-1] - steps[middle]} steps.")
@@ -122,13 +122,13 @@ def resident(spec: dict[str, Any]) -> list[tuple[int, int]]:
         def say(self, text: str) -> None:
             """Nothing."""
 
-        def status(self, text: str) -> None:
+        def status(self, *parts: str) -> None:
             """Nothing."""
 
         def track(self, items: Any, total: int, label: str, done: int = 0) -> Iterator[Any]:
             """The items; every so many of those of a training, the memory."""
             for number, item in enumerate(items, done + 1):
-                if label.startswith("training") and (number % EVERY == 0 or number in (10, total)):
+                if label == "3d fold 0" and (number % EVERY == 0 or number in (10, total)):
                     seen.append((number, _resident()))
                 yield item
 

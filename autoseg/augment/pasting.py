@@ -16,7 +16,7 @@ class CopyPaste:
     """Puts a small object of another case, image and label, where only background is (Ghiasi 2021).
 
     A foreground class is drawn among those of a drawn case, then one of its voxels; its connected component is the
-    object. Nothing is pasted where that is larger than `largest`, a share of the patch, where it is cut by the patch,
+    object. Nothing is pasted where that is larger than `largest`, a share of the patch, where the patch cuts it,
     or where it would cover anything but class 0. `classes` are the indices that may be pasted, none for all.
     """
 
@@ -36,12 +36,14 @@ class CopyPaste:
         return {"case": case, "class": index, "voxel": voxel, "place": place}
 
 
-def object_at(label: NDArray[np.uint8], voxel: Sequence[int]) -> NDArray[np.bool_] | None:
-    """The connected component (*S) of a voxel's class; None where the array's border cuts it."""
+def object_at(
+    label: NDArray[np.uint8], voxel: Sequence[int], cuts: Sequence[tuple[bool, bool]]
+) -> NDArray[np.bool_] | None:
+    """The connected component (*S) of a voxel's class; None where a border cuts it, as those of `cuts` per axis do."""
     numbers = label_components((label == label[tuple(voxel)]).astype(np.uint8)).numbers
     found: NDArray[np.bool_] = numbers == numbers[tuple(voxel)]
-    for axis, size in enumerate(label.shape):
-        if found.take([0, size - 1], axis).any():
+    for axis, (low, high) in enumerate(cuts):
+        if (low and found.take(0, axis).any()) or (high and found.take(-1, axis).any()):
             return None
     return found
 

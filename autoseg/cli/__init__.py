@@ -24,6 +24,15 @@ class Commands(click.RichGroup):
         """In the order in which they were added."""
         return list(self.commands)
 
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is to run. Raises: BadUsage for one that several processes cannot run together."""
+        name, command, rest = super().resolve_command(context, args)
+        if name is not None and name != "train" and not {*rest} & {*context.help_option_names}:
+            runs.require_alone(name)
+        return name, command, rest
+
     def invoke(self, context: click.Context) -> Any:
         """Runs the command; an error of ours is one line on stderr and an exit code, a traceback only with -v."""
         atexit.register(gc.freeze)  # torch's modules are not searched for cycles when Python ends: 0.75 s

@@ -94,6 +94,14 @@ def train(
         show.scores(f"{configuration} fold {fold}", scores, folder.folder)
 
 
+def require_alone(command: str) -> None:
+    """Raises: BadUsage where several processes were started, as each of them would do the same to the same files."""
+    size = os.environ.get("WORLD_SIZE", "")
+    if size.isdecimal() and int(size) > 1:
+        what = f"{command} is the work of one process, and {size} were started"
+        raise BadUsage(what, where="WORLD_SIZE", remedy="start it without torchrun, or unset WORLD_SIZE")
+
+
 def _fold(text: str) -> int | Literal["all"]:
     """The fold that the text names. Raises: BadUsage."""
     if text == "all":
@@ -146,7 +154,8 @@ def predict(
 ) -> None:  # fmt: skip
     """Predict a file or all images of a folder with the trained folds."""
     from autoseg.pipeline.cascade import completed
-    from autoseg.pipeline.prediction import choose_runs, load_model, predict_files
+    from autoseg.pipeline.choosing import choose_runs
+    from autoseg.pipeline.prediction import load_model, predict_files
 
     session = current(context)
     wanted = [fold.strip() for fold in folds.split(",")] if folds else None

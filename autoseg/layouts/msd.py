@@ -50,6 +50,8 @@ def _case(folder: Path, entry: object, channels: int, where: str) -> CaseFiles |
     images = [tidy(path, f"{where}.image") for path in listed]
     label = entry["label"]
     drawn = label if isinstance(label, dict) and label else {REFERENCE: label}
+    if "" in map(str.strip, drawn):
+        raise BadTask("names a rater without a name", where=f"{where}.label", expected='{"ann": "./labelsTr/a.png"}')
     labels = {rater: tidy(path, f"{where}.label") for rater, path in drawn.items()}
     if any(is_litter(PurePosixPath(path).name) for path in (*images, *labels.values())):
         return None

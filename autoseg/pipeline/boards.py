@@ -111,15 +111,18 @@ class MLflow:
         from mlflow.entities import Metric
 
         metrics = [Metric(*one) for one in self.waiting]
+        self.waiting = []  # what cannot be sent is not tried again, so that the run can still be closed
         for first in range(0, len(metrics), AT_ONCE):
             self.client.log_batch(self.id, metrics=metrics[first : first + AT_ONCE])
-        self.waiting, self.sent = [], time.monotonic()
+        self.sent = time.monotonic()
 
     def picture(self, step: int, draw: Picture) -> None:
         """Nothing: TensorBoard shows them."""
 
     def finish(self, step: int, values: Mapping[str, float], files: Mapping[str, str]) -> None:
+        """The numbers first: files go to a store of their own, which may fail alone."""
         self._add(step, values)
+        self._send()
         for name, text in files.items():
             self.client.log_text(self.id, text, name)
 

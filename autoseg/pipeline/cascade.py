@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autoseg import engine
-from autoseg.errors import BadData, BadPlan, BadUsage
-from autoseg.pipeline import prediction, tasks
+from autoseg.errors import BadData, BadFile, BadPlan, BadUsage
+from autoseg.pipeline import choosing, prediction, tasks
+from autoseg.pipeline.choosing import command
+from autoseg.pipeline.predicted import content_of, label_file, lacking
 from autoseg.pipeline.prediction import Model
 from autoseg.pipeline.voice import Voice
-from autoseg.readers import ending_of
-from autoseg.records import CaseFiles, Configuration, Fingerprint, Folds, Plan, Question, Run, digest
+from autoseg.records import CaseFiles, Checkpoint, Configuration, Fingerprint, Folds, Plan, Question, Run, digest
 from autoseg.steps import cases as casework
 from autoseg.steps import plan as planning
 from autoseg.steps import preprocess
-from autoseg.store import Home, Preprocessed, RunFolder, StoredLabels, lock
+from autoseg.store import Home, Preprocessed, RunFolder, StoredLabels, load_header, lock
 
 if TYPE_CHECKING:
     from autoseg.pipeline.fold_cases import Wish
@@ -55,12 +57,13 @@ def earlier_of(plan: Plan, title: str) -> str | None:
 
 
 def missing(home: Home, plan: Plan, wish: Wish, folds: Folds, voice: Voice) -> list[Wish]:
-    """The runs of the earlier stage that have still to be trained, told in one line; none for what is no cascade.
+    """The runs of the earlier stage that have still to be trained, told in one line.
 
+    None for what is no cascade, or a finished one, which needs them no more.
     One that was begun keeps the steps that it was begun with. Raises: BadUsage for finished ones that do not fit.
     """
     before = earlier_of(plan, wish.configuration)
-    if before is None:
+    if before is None or done(home, plan, wish, folds):
         return []
     if len(folds.folds) < 2:
         what = f"{wish.configuration} needs what {before} predicts of cases that it has not seen; there is one fold"
@@ -69,9 +72,10 @@ def missing(home: Home, plan: Plan, wish: Wish, folds: Folds, voice: Voice) -> l
     wishes, seconds = [], 0.0
     for number in range(len(folds.folds)):
         folder = home.run_folder(plan.task, plan.name, before, number, wish.seed)
-        run, point = folder.run(), folder.checkpoint()
+        run, point = folder.run(), None
         if run is not None:
             _require_fitting(run, folder, plan, folds, number)
+            point = _point(run, folder, plan, number)
         if _finished(folder, folds, number):
             continue
         one = replace(asked, fold=number) if run is None else replace(asked, fold=number, steps=None, budget=None)
@@ -103,12 +107,30 @@ def _lasting(seconds: float) -> str:
     return f"about {seconds / 3600:.1f} hours" if seconds >= 5400 else f"about {max(1, round(seconds / 60))} minutes"
 
 
-def _finished(folder: RunFolder, folds: Folds, number: int) -> bool:
-    """Whether the run has reached its last step, and its validation cases, if it has any, are predicted."""
-    run, point = folder.run(), folder.checkpoint()
-    if run is None or point is None or point.step < run.settings.train.steps:
+def done(home: Home, plan: Plan, wish: Wish, folds: Folds) -> bool:
+    """Whether the run that is wished for is trained and scored already: it needs nothing of an earlier stage."""
+    folder = home.run_folder(plan.task, plan.name, wish.configuration, wish.fold, wish.seed)
+    return not wish.fresh and _finished(folder, folds, wish.fold)
+
+
+def _finished(folder: RunFolder, folds: Folds, number: int | str) -> bool:
+    """Whether the run has reached its last step, and its validation cases, if it has any, are scored."""
+    run = folder.run()
+    if run is None or not choosing.complete(folder):  # what cannot be read is trained again from the one before it
         return False
-    return folder.scores() is not None or set(folds.folds[number]) <= set(run.skipped)
+    return folder.scores() is not None or set(folds.split(number)[1]) <= set(run.skipped)
+
+
+def _point(run: Run, folder: RunFolder, plan: Plan, number: int) -> Checkpoint | None:
+    """The last checkpoint that can be read; None before there is one. Raises: BadUsage where none of several can."""
+    there = [file for file in (folder.checkpoint_file, folder.checkpoint_before) if file.exists()]
+    for file in there:
+        with suppress(BadFile):
+            return load_header(Checkpoint, file)
+    if there:
+        what = f"no checkpoint of fold {number} of {run.configuration} can be read"
+        raise BadUsage(what, where=str(folder.folder), remedy=_again(plan, run, number))
+    return None
 
 
 def _require_fitting(run: Run, folder: RunFolder, plan: Plan, folds: Folds, number: int) -> None:
@@ -136,14 +158,8 @@ def _require_held_out(run: Run, folder: RunFolder, plan: Plan, folds: Folds, num
         raise BadUsage(what, where=str(folder.folder), remedy=_again(plan, run, number))
 
 
-def _command(plan: Plan, title: str, fold: int | str, seed: int) -> str:
-    """How such a run is trained."""
-    seeded = f" --seed {seed}" if seed else ""
-    return f"autoseg train {title} {fold}{seeded} -t {plan.task} -p {plan.name}"
-
-
 def _again(plan: Plan, run: Run, number: int) -> str:
-    return f"train it again: {_command(plan, run.configuration, number, run.seed)} --fresh"
+    return f"train it again: {command(plan.task, plan.name, run.configuration, number, run.seed)} --fresh"
 
 
 # -- its predictions -----------------------------------------------------------------------------------
@@ -155,7 +171,8 @@ def predicted(
 ) -> Earlier | None:  # fmt: skip
     """The earlier stage's predictions of these cases, brought to the grid of `arrays`; None for what is no cascade.
 
-    Its runs are those that `require_finished` has looked at. Raises: BadUsage where one has not predicted a case.
+    Its runs are those that `require_finished` has looked at. One whose predictions are not all there, or are of files
+    that have changed since, predicts its validation cases again.
     """
     before = earlier_of(plan, wish.configuration)
     if before is None:
@@ -168,9 +185,11 @@ def predicted(
         wanted = [files[id] for id in held_out if id in files]
         if wanted:
             folder = home.run_folder(plan.task, plan.name, before, number, wish.seed)
-            run = folder.run()
-            assert run is not None
-            found |= {one.id: _prediction(run, folder, plan, one, number) for one in wanted}
+            usable = [dataset.case(id) for id in held_out if id in measured.usable]
+            if lacking(folder, ((one, measured.usable[one.id].sha256) for one in usable), plan.question):
+                with lock(folder.folder.parent / f".{folder.folder.name}"):
+                    prediction.validate(home, folder, [one.id for one in usable], wish.device, wish.plugins, voice)
+            found |= {one.id: label_file(folder, one, plan.question) for one in wanted}
             contents[str(number)] = content_of(folder)
     stored = arrays.earlier(hashlib.sha256(repr(sorted(contents.items())).encode()).hexdigest()[:12])
     contained = {id: measured.usable[id].sha256 for id in files}
@@ -193,32 +212,36 @@ def require_finished(home: Home, plan: Plan, wish: Wish, folds: Folds) -> None:
         folder = home.run_folder(plan.task, plan.name, str(before), number, wish.seed)
         run = folder.run()
         if run is None or not _finished(folder, folds, number):
+            start = command(plan.task, plan.name, wish.configuration, wish.fold, wish.seed)
             raise BadUsage(
                 f"{wish.configuration} needs the predictions of {before}, of which fold {number} is not finished",
                 where=str(folder.folder),
-                remedy=f"{_command(plan, wish.configuration, wish.fold, wish.seed)} trains what is missing first",
+                remedy=f"{start} trains what is missing first",
             )
         _require_fitting(run, folder, plan, folds, number)
 
 
-def _prediction(run: Run, folder: RunFolder, plan: Plan, files: CaseFiles, number: int) -> Path:
-    """The file of a case that the run predicted. Raises: BadUsage where there is none."""
-    ending = casework.reader_of(run.question).label_ending(ending_of(files.images[0]))
-    file = folder.predictions / (files.id + ending)
-    if not file.exists():
-        raise BadUsage(
-            f"fold {number} of {run.configuration} has no prediction of {files.id}", where=str(folder.predictions),
-            remedy=_again(plan, run, number),
-        )  # fmt: skip
-    return file
+def remembered(home: Home, plan: Plan, wish: Wish, voice: Voice) -> Earlier | None:
+    """Of a finished cascade: what it was trained with, without the files; says where they are others now."""
+    run = home.run_folder(plan.task, plan.name, wish.configuration, wish.fold, wish.seed).run()
+    if run is None or run.settings.previous is None:
+        return None
+    _tell_changed(home, [run], voice)
+    return Earlier(run.earlier, {}, {})
 
 
-def content_of(folder: RunFolder) -> str:
-    """A hash of all that a run predicted of its validation cases."""
-    total = hashlib.sha256()
-    for file in sorted(folder.predictions.glob("*")):
-        total.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
-    return total.hexdigest()[:16]
+def _tell_changed(home: Home, runs: Iterable[Run], voice: Voice) -> None:
+    """Says which runs were trained with other predictions of the earlier stage than are there now."""
+    told: dict[str, list[str]] = {}
+    for run in runs:
+        before, seeded = str(run.settings.previous), f", seed {run.seed}" if run.seed else ""
+        folders = {fold: home.run_folder(run.task, run.plan, before, fold, run.seed) for fold in run.earlier}
+        now = {fold: content_of(folder) for fold, folder in folders.items()}
+        if changed := [fold for fold, known in run.earlier.items() if now[fold] not in ("", known)]:
+            what = f"{before} was trained again since (folds {', '.join(changed)}{seeded}), or its images have changed"
+            told.setdefault(f"{what}: {run.configuration}", []).append(str(run.fold))
+    for what, folds in told.items():
+        voice.say(f"{what} (folds {', '.join(folds)}) was not trained with what it predicts now")
 
 
 def _bring(
@@ -246,26 +269,25 @@ def _bring(
 def completed(home: Home, model: Model, plugins: Mapping[str, str], voice: Voice) -> Model:
     """The model with that of its earlier stage, all finished folds averaged; as it is where it goes on from none.
 
-    Raises: BadUsage where no run of the earlier stage is there.
+    Where its folds were trained with different seeds, the earlier runs of each are taken.
+    Raises: BadUsage where no run of the earlier stage is there, BadFile where the only ones cannot be read.
     """
     run, before = model.run, model.run.settings.previous
     if before is None:
         return model
-    runs: dict[str, Any] = {fold: home.run_folder(run.task, run.plan, before, fold, run.seed) for fold in run.earlier}
-    there = {
-        fold: folder
-        for fold, folder in runs.items()
-        if (point := folder.checkpoint()) and point.step >= point.run.settings.train.steps
+    wanted = {
+        (fold, one.seed): home.run_folder(one.task, one.plan, before, fold, one.seed)
+        for one in model.runs
+        for fold in one.earlier
     }
+    there = choosing.ended(wanted.values(), voice)
     if not there:
         raise BadUsage(
             f"{run.configuration} needs the label of {before} first, of which no run is finished",
             where=f"{run.task}, plan {run.plan}", remedy=f"train it: autoseg train {before} 0",
         )  # fmt: skip
-    changed = [fold for fold, folder in there.items() if content_of(folder) != run.earlier[fold]]
-    if changed:
-        what = f"{before} was trained again since (folds {', '.join(changed)})"
-        voice.say(f"{what}: {run.configuration} was not trained with what it predicts now")
-    voice.say(f"{run.configuration} is given the label of {before}, folds {', '.join(there)}, which is predicted first")
-    first = prediction.load_model(list(there.values()), str(model.device), plugins, model.step, model.mirror)
+    _tell_changed(home, model.runs, voice)
+    folds = choosing.listed(there)
+    voice.say(f"{run.configuration} is given the label of {before}, folds {folds}, which is predicted first")
+    first = prediction.load_model(there, str(model.device), plugins, model.step, model.mirror)
     return replace(model, earlier=first)

@@ -23,9 +23,11 @@ def begin_with(model: Path, learner: Learner, run: Run, voice: Voice) -> None:
 
     file = checkpoint_in(model)
     header, tensors = load_tensors(Checkpoint, file, wanted=lambda name: name.startswith(("network.", "average.")))
-    channels = [inputs(one.settings.normalise, one.question, one.settings.previous) for one in (header.run, run)]
-    outputs = header.run.question.outputs, run.question.outputs
-    found = transfer(learner.network, weights_of(tensors), channels, outputs)
+    both = header.run, run
+    channels = [inputs(one.settings.normalise, one.question, one.settings.previous) for one in both]
+    channels.append(inputs(run.settings.normalise, run.question))
+    outputs, raters = [one.question.outputs for one in both], [one.question.raters for one in both]
+    found = transfer(learner.network, weights_of(tensors), channels, outputs, raters)
     if content_of(model) != run.pretrained:
         raise BadUsage("changed while it was read", where=str(file), remedy="copy the model, or wait for its training")
     learner.begin_average()

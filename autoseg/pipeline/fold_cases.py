@@ -70,9 +70,17 @@ class FoldCases:
         return Batches(opened, settings, number, settings.train.seed, device, augmented, self.question, share)
 
 
-def cases_of(home: Home, plan: Plan, wish: Wish, folds: Folds, voice: Voice) -> FoldCases:
-    """Preprocesses what is due; answers the cases of the wish's fold. Raises: BadData when none is left to train on."""
-    cascade.require_finished(home, plan, wish, folds)
+def cases_of(
+    home: Home, plan: Plan, wish: Wish, folds: Folds, voice: Voice, *, to_train: bool = False
+) -> FoldCases:  # fmt: skip
+    """Preprocesses what is due; answers the cases of the wish's fold. Raises: BadData when none is left to train on.
+
+    Args:
+        to_train: only to train the run, where it is not finished: nothing of an earlier stage is read where it is.
+    """
+    done = to_train and cascade.done(home, plan, wish, folds)
+    if not done:
+        cascade.require_finished(home, plan, wish, folds)
     folders, measured = tasks.prepare(home, plan, [wish.configuration], voice, wish.workers)
     skipped = _left_out(plan.task, measured, folds, wish, voice)
     usable = set(measured.usable)
@@ -84,7 +92,10 @@ def cases_of(home: Home, plan: Plan, wish: Wish, folds: Folds, voice: Voice) -> 
             remedy=f"fold all trains on every case: autoseg train {wish.configuration} all",
         )
     arrays = folders[wish.configuration]
-    earlier = cascade.predicted(home, plan, wish, folds, (*training, *held_out), arrays, measured, voice)
+    if done:
+        earlier = cascade.remembered(home, plan, wish, voice)
+    else:
+        earlier = cascade.predicted(home, plan, wish, folds, (*training, *held_out), arrays, measured, voice)
     return FoldCases(arrays, training, held_out, skipped, digest(folds), plan.question, earlier)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,7 +24,7 @@ from autoseg.records import (
     amend,
     digest,
 )
-from autoseg.steps import design, explain, likeness, sides
+from autoseg.steps import design, explain, likeness, sides, suited
 from autoseg.steps import plan as planning
 from autoseg.steps.design import Variant
 from autoseg.steps.explain import Explanation
@@ -67,6 +68,9 @@ def make_plan(
     if bad:
         voice.say(f"{len(bad)} of {len(dataset.cases)} cases cannot be used and are left out: autoseg check {task}")
     pairs = sides.parsed(swaps, dataset.question())
+    if raters := dataset.question().raters:
+        drawn_by = [f"{rater} ({sum(rater in case.labels for case in dataset.cases)} cases)" for rater in raters]
+        voice.say(f"labels of {len(raters)} raters: {', '.join(drawn_by)}; scores are against each case's first")
     drawn = folds_of(home, task, dataset, measured, voice, folds or FoldsWish())
     target, here = target_of(device, memory)
     ids = (digest(measured), digest(drawn))
@@ -83,10 +87,10 @@ def make_plan(
     if pairs:
         plan = sides.exchanged(plan, pairs)
     elif alike := sides.likely(plan.question.classes):
-        told = " ".join(f"{sides.WHERE} {left}={right}" for left, right in alike[:3])
+        told = " ".join(f"{sides.WHERE} {shlex.quote(f'{left}={right}')}" for left, right in alike[:3])
         voice.say(f"classes look like left and right of each other; mirrored images keep them so with {told}")
     plan = _amended(plan, changes or {})
-    design.require_parts(plan)
+    suited.require_parts(plan)
     plan = planning.schedule_for(plan, clock.speeds(plan, voice) if clock else {})
     plan = _amended(plan, changes or {})  # again, as the steps may be among the changes
     plan = plan.model_copy(update={"because": {"folds": drawn.rule, **plan.because}})
@@ -166,7 +170,7 @@ def draw(home: Home, plan: Plan) -> list[Path]:
     from autoseg.nets import drawing
 
     files = []
-    for title, found in design.require_parts(plan).items():
+    for title, found in suited.require_parts(plan).items():
         one, file = plan.configurations[title], home.drawing_file(plan.task, plan.name, title)
         save_text(file, drawing.svg(one.network, found, one.patch, f"{plan.task} · {plan.name} · {title}"))
         files.append(file)

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoseg.errors import BadData, BadUsage
-from autoseg.layouts.common import split_channel
+from autoseg.errors import BadData, BadFile, BadUsage
 from autoseg.parts import NETWORKS
-from autoseg.pipeline import scoring, tasks
+from autoseg.pipeline import predicted, scoring, tasks
+from autoseg.pipeline.choosing import with_remedy
+from autoseg.pipeline.inputs import inputs
 from autoseg.pipeline.voice import Voice
 from autoseg.plugins import require
-from autoseg.readers import ending_of, is_litter, stem_of
-from autoseg.records import Checkpoint, Configuration, Measures, Plan, Question, Run, Scores, amend
+from autoseg.readers import ending_of
+from autoseg.records import Checkpoint, Configuration, Measures, Predicted, Question, Run, Scores, amend
 from autoseg.steps import cases as casework
 from autoseg.steps import evaluate
-from autoseg.store import Home, RunFolder, load_header, load_tensors, whole
+from autoseg.store import Home, RunFolder, load_header, load_tensors, save_record, whole
 
 if TYPE_CHECKING:
     from autoseg.image import Array, Image
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """The networks of one configuration, one per fold, ready to predict; `earlier` is the one that it goes on from."""
+    """The networks of one configuration, one per fold, ready to predict; `earlier` is the one that it goes on from.
+
+    `run` is the last of the `runs` that they are of.
+    """
 
     run: Run
     networks: Sequence[Any]
@@ -34,19 +38,26 @@ class Model:
     step: float = 0.5
     mirror: bool = True
     earlier: Model | None = None
+    runs: Sequence[Run] = ()
 
     def predict(self, image: Image, before: Array | None = None) -> Array:
         """The label of an image, on its grid, in the task's values.
 
         Args:
             before: the earlier stage's label, where it is known already.
+        Raises: BadUsage where the model needs one and has no `earlier`, or takes none.
         """
         from autoseg.steps import device as devices
         from autoseg.steps import predict as step
 
         if before is None and self.earlier is not None:
             before = self.earlier.predict(image)
-        assert (before is None) == (self.run.settings.previous is None)
+        wanted, title = self.run.settings.previous, self.run.configuration
+        if before is None and wanted is not None:
+            remedy = "complete the model with autoseg.pipeline.cascade.completed, or give the label as `before`"
+            raise BadUsage(f"{title} needs the label of {wanted} beside the image", where="predict", remedy=remedy)
+        if before is not None and wanted is None:
+            raise BadUsage(f"{title} goes on from no other configuration", where="before", expected="no label")
         precision = devices.precision(self.device, self.run.settings.train.precision)
         return step.predict(
             image, self.networks, self.run.settings, self.run.question, self.device, precision,
@@ -66,26 +77,28 @@ def load_model(
 
     Args:
         fast: predict with the head of this depth alone, where the networks have heads of several depths.
-    Raises: BadUsage when they differ in more, have no such heads, or a plug-in of theirs is not loaded.
+    Raises: BadUsage when they differ in more, have no such heads, or a plug-in of theirs is not loaded; BadFile.
     """
     from autoseg.steps import device as devices
 
     chosen = devices.choose(device)
-    networks, run = [], None
+    networks, runs = [], list[Run]()
     for folder in folders:
-        header = load_header(Checkpoint, folder.checkpoint_file)
-        if run is not None and _seen(header.run) != _seen(run):
-            raise BadUsage(
-                f"folds {run.fold} and {header.run.fold} were trained with different plans",
-                where=str(folder.folder),
-                remedy="choose with --folds, or train one of them again with --fresh",
-            )
-        run = header.run
-        require_plugins(run, plugins)
-        settings = run.settings if fast is None else _at_depth(run.settings, fast)
-        networks.append(_network(settings, run.question, folder).to(chosen).eval())
-    assert run is not None
-    return Model(run, networks, chosen, step, mirror)
+        try:
+            run = load_header(Checkpoint, folder.checkpoint_file).run
+            if runs and _seen(run) != _seen(runs[-1]):
+                raise BadUsage(
+                    f"folds {runs[-1].fold} and {run.fold} were trained with different plans",
+                    where=str(folder.folder),
+                    remedy="choose with --folds, or train one of them again with --fresh",
+                )
+            require_plugins(run, plugins)
+            settings = run.settings if fast is None else _at_depth(run.settings, fast)
+            networks.append(_network(settings, run.question, folder).to(chosen).eval())
+        except BadFile as problem:
+            raise with_remedy(problem, folder) from None
+        runs.append(run)
+    return Model(runs[-1], networks, chosen, step, mirror, runs=runs)
 
 
 def _at_depth(settings: Configuration, depth: int) -> Configuration:
@@ -129,48 +142,6 @@ def require_plugins(run: Run, loaded: Mapping[str, str]) -> None:
     require(run.plugins, loaded)
 
 
-def choose_runs(
-    home: Home, plan: Plan, voice: Voice, configuration: str | None = None, folds: Sequence[str] | None = None
-) -> list[RunFolder]:
-    """The finished runs to predict with: of the configuration with the best mean validation Dice, all folds.
-
-    Raises: BadUsage when there is none.
-    """
-    runs: dict[str, dict[str, RunFolder]] = {}
-    for folder in home.finished_runs(plan.task, plan.name):
-        run = folder.run()
-        if run is not None:
-            runs.setdefault(run.configuration, {}).setdefault(str(run.fold), folder)
-    if not runs or (configuration and configuration not in runs):
-        wanted = configuration or next(iter(plan.configurations))
-        raise BadUsage(
-            f"no run of {configuration or 'any configuration'} is finished",
-            where=f"{plan.task}, plan {plan.name}",
-            expected=f"one of {', '.join(runs)}" if runs else "",
-            remedy=f"train one: autoseg train {wanted} 0",
-        )
-    dice = {title: _mean_dice(found) for title, found in runs.items()}
-    title = configuration or max(runs, key=lambda name: -1.0 if (known := dice[name]) is None else known)
-    if folds and (missing := [fold for fold in folds if fold not in runs[title]]):
-        there = ", ".join(runs[title])
-        raise BadUsage(f"fold {missing[0]} of {title} is not finished", where="--folds", expected=f"of {there}")
-    chosen = {fold: runs[title][fold] for fold in folds} if folds else runs[title]
-    seeds = {fold: run.seed for fold, folder in chosen.items() if (run := folder.run()) is not None}
-    best = "" if configuration or len(runs) == 1 else ", the best by validation Dice"
-    known = "not scored" if dice[title] is None else f"validation Dice {dice[title]:.4f}"
-    voice.say(f"predicting with {title}{best} ({known}), folds {_listed(seeds)}")
-    return list(chosen.values())
-
-
-def _listed(seeds: Mapping[str, int]) -> str:
-    return ", ".join(f"{fold} (seed {seed})" if seed else fold for fold, seed in seeds.items())
-
-
-def _mean_dice(runs: Mapping[str, RunFolder]) -> float | None:
-    found = [s.dice for folder in runs.values() if (s := folder.scores()) is not None and s.dice is not None]
-    return sum(found) / len(found) if found else None
-
-
 def predict_files(model: Model, source: Path, out: Path, voice: Voice) -> list[Path]:
     """Predicts a file, or every image of a folder, into `out`; answers the files written.
 
@@ -204,49 +175,6 @@ def _predict_one(model: Model, stem: str, files: list[Path], out: Path) -> Path:
     return target
 
 
-def inputs(source: Path, question: Question) -> dict[str, list[Path]]:
-    """Files per case: one with all channels, or one per channel with the suffixes _0000, _0001 ….
-
-    Raises: BadUsage when there is nothing to predict or two inputs would give one output.
-    """
-    reader = casework.reader_of(question)
-    known = " ".join(reader.endings)
-    if source.is_file():
-        files = [source]
-        if ending_of(source.name) not in reader.endings:
-            raise BadUsage("is no image of this task", where=str(source), expected=f"a file that ends in {known}")
-    elif source.is_dir():
-        files = [
-            f
-            for f in sorted(source.iterdir())
-            if f.is_file() and not is_litter(f.name) and ending_of(f.name) in reader.endings
-        ]
-    else:
-        raise BadUsage("no such file or folder", where=str(source))
-    if not files:
-        raise BadUsage("holds no image", where=str(source), expected=f"files that end in {known}")
-    return _grouped(files, question.files)
-
-
-def _grouped(files: Sequence[Path], per_case: int) -> dict[str, list[Path]]:
-    """Files that are the channels 0000 … of one case together, where cases come so; every other file is a case."""
-    families: dict[str, list[tuple[int | None, Path]]] = {}
-    for file in files:
-        stem, number = split_channel(stem_of(file.name))
-        families.setdefault(stem, []).append((number, file))
-    jobs: dict[str, list[Path]] = {}
-    for stem, family in families.items():
-        numbers = sorted(-1 if number is None else number for number, _ in family)
-        whole_case = numbers in (list(range(per_case)), [0])
-        members = [family] if whole_case else [[one] for one in family]
-        for group in members:
-            name = stem if whole_case else stem_of(group[0][1].name)
-            if name in jobs:
-                raise BadUsage(f"two images are called {name!r}", where=str(files[0].parent))
-            jobs[name] = sorted(file for _, file in group)
-    return jobs
-
-
 def validate(
     home: Home,
     folder: RunFolder,
@@ -259,40 +187,79 @@ def validate(
     """Predicts the fold's cases whole and writes their labels and scores beside the run, unless that is done.
 
     Args:
-        earlier: the label file of each case by an earlier stage that had not seen it, where the run goes on from one.
+        earlier: the label file of each case by an earlier stage that had not seen it, where the run goes on from one;
+            none for a finished run, which is left as it is.
     """
     done = folder.scores()
-    if done is not None:
-        voice.say(f"this run is finished: validation Dice {_shown(done.dice)}")
+    if done is not None and _stands(home, folder, held_out, done, voice, kept=earlier == {}):
         return done
     model = load_model([folder], device, plugins)
+    return _predict_cases(home, folder, model, held_out, voice, earlier)
+
+
+def _predict_cases(
+    home: Home, folder: RunFolder, model: Model, held_out: Sequence[str], voice: Voice,
+    earlier: Mapping[str, Path] | None,
+) -> Scores:  # fmt: skip
+    """Writes labels and scores of the cases, and last what was predicted of which files."""
     dataset, _ = tasks.dataset_of(home, model.run.task)
     task_folder, question = home.task_folder(model.run.task), model.run.question
+    folder.predicted_file.unlink(missing_ok=True)
     shutil.rmtree(folder.predictions, ignore_errors=True)
     measures: dict[str, dict[str, Measures]] = {}
-    dims, spaced = 3, False
+    cases, labels, dims, spaced = dict[str, str](), dict[str, str](), 3, False
 
-    def predicted() -> Iterator[None]:
+    def each() -> Iterator[None]:
         nonlocal dims, spaced
         for id in held_out:
             files = dataset.case(id)
+            cases[id] = casework.content_hash(task_folder, files)
             case = casework.load(task_folder, files, question)
             assert case.label is not None
             reader = casework.reader_of(question)
             before = None if earlier is None else reader.read_label(earlier[id]).array[0]
             label = model.predict(case.image, before)
-            ending = reader.label_ending(ending_of(files.images[0]))
-            with whole(folder.predictions / (id + ending)) as temporary:
+            file = predicted.label_file(folder, files, question)
+            with whole(file) as temporary:
                 reader.write_label(temporary, label, case.image)
+            labels[file.name] = predicted.hash_of(file)
             measures[id] = evaluate.score(label, case.label, question, case.image.spacing, id)
             dims, spaced = len(case.image.spacing), bool(case.image.placement.get("crs"))
             yield None
 
-    for _ in voice.track(predicted(), len(held_out), "predicting validation cases"):
+    for _ in voice.track(each(), len(held_out), "predicting validation cases"):
         pass
     scores = evaluate.summarise(measures, question, evaluate.unit_of(dims, spaced))
     scoring.write(scores, folder.folder)
+    save_record(folder.predicted_file, Predicted(cases=cases, labels=labels))
     return scores
+
+
+def _stands(
+    home: Home, folder: RunFolder, held_out: Sequence[str], done: Scores, voice: Voice, kept: bool
+) -> bool:  # fmt: skip
+    """Whether the scores are those of the cases as they are now, with all predictions there, or are kept all the same.
+
+    Says which of it is so.
+    """
+    run = folder.run()
+    faults: list[str] = []
+    if run is not None:
+        dataset, _ = tasks.dataset_of(home, run.task)
+        place, files = home.task_folder(run.task), [dataset.case(id) for id in held_out]
+        hashed = ((one, casework.content_hash(place, one)) for one in files)
+        faults = predicted.lacking(folder, hashed, run.question)
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    if not faults:
+        voice.say(f"this run is finished: validation Dice {_shown(done.dice)}")
+    elif kept:
+        remedy = f"remove {folder.scores_file} to predict its validation cases again"
+        voice.say(f"this run is finished: validation Dice {_shown(done.dice)}; {faults[0]}{more}: {remedy}")
+    else:
+        assert run is not None
+        what = f"the validation cases of fold {run.fold} of {run.configuration} are predicted again"
+        voice.say(f"{faults[0]}{more}: {what}")
+    return kept or not faults
 
 
 def _shown(dice: float | None) -> str:

@@ -86,7 +86,7 @@ def prepare(
         voice.say(f"the images have changed since plan {plan.name} was made; autoseg plan {plan.task} looks again")
     if digest(dataset.question()) != digest(plan.question):
         raise BadTask(
-            "channels or labels have changed since the plan was made",
+            "channels, labels or raters have changed since the plan was made",
             where=str(home.task_folder(plan.task)),
             remedy=f"plan again: autoseg plan {plan.task}",
         )

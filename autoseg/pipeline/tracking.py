@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from math import isfinite
 from operator import methodcaller
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -48,7 +49,7 @@ class Tracker(Protocol):
         ...
 
     def close(self, status: str) -> None:
-        """FINISHED or FAILED: nothing follows."""
+        """FINISHED or FAILED: nothing follows, but FAILED where something was raised."""
         ...
 
 
@@ -75,6 +76,8 @@ class Trackers:
     def begin(self, run: Run, folder: RunFolder, step: int) -> None:
         """The run goes on from this step. Raises: BadUsage where a tracker cannot be used."""
         self.last = run.settings.train.steps
+        if not folder.run_file.exists():  # it would be the id of another run, which was refused before it began
+            folder.mlflow_file.unlink(missing_ok=True)
         uri, makers = self.wish.mlflow, dict[str, Callable[[], Tracker]]()
         if self.wish.track:
             makers["TensorBoard"] = lambda: TensorBoard(folder.board, step)
@@ -115,6 +118,8 @@ class Trackers:
                 call(tracker)
             except Exception as problem:  # whatever it is, the training does not end with it
                 del self.trackers[name]
+                with contextlib.suppress(Exception):
+                    tracker.close("FAILED")
                 self.voice.say(f"{name} failed: {self._told(problem)}; the training goes on without it")
 
     def _told(self, problem: Exception) -> str:
@@ -164,7 +169,7 @@ def _clean(name: str) -> str:
 
 
 def require(wish: Wish) -> None:
-    """Raises: BadUsage for a tracker that is not installed, and for a folder, where MLflow keeps no runs any more."""
+    """Raises: BadUsage for a tracker that is not installed, and for what cannot be a store of MLflow's."""
     try:
         if wish.track:
             from torch.utils.tensorboard import SummaryWriter  # noqa: F401
@@ -173,9 +178,21 @@ def require(wish: Wish) -> None:
     except ImportError as problem:
         option = "--track" if wish.mlflow is None else "--mlflow"
         raise BadUsage(f"{problem.name or problem} is not installed", where=option, remedy=EXTRA) from None
-    if wish.mlflow is None:
-        return
-    with contextlib.suppress(ValueError):
-        if urlsplit(wish.mlflow).scheme not in ("", "file"):
-            return
-    raise BadUsage("MLflow keeps no runs in a folder any more", where="--mlflow", expected="a URI", remedy=USE)
+    if wish.mlflow is not None and (what := _wrong(wish.mlflow)) is not None:
+        raise BadUsage(what, where="--mlflow", remedy=USE)
+
+
+def _wrong(uri: str) -> str | None:
+    """What keeps MLflow from storing runs there; None where nothing is seen that does."""
+    if not uri.strip():
+        return "the URI is empty"
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return "that is no URI"
+    if parts.scheme in ("", "file") and uri != "databricks":
+        return "MLflow keeps no runs in a folder any more"
+    folder = Path(parts.path[1:]).parent
+    if parts.scheme.startswith("sqlite") and not folder.is_dir():  # MLflow would make it
+        return f"the folder {folder} does not exist"
+    return None

@@ -16,8 +16,8 @@ from autoseg.pipeline.together import led, share_state
 from autoseg.pipeline.tracking import Trackers, drawn, require
 from autoseg.pipeline.voice import Voice
 from autoseg.records import Folds, Plan, Run, Scores, digest
-from autoseg.steps import design, promise
 from autoseg.steps import plan as planning
+from autoseg.steps import promise, suited
 from autoseg.steps.world import ALONE, World
 from autoseg.store import Home, RunFolder, lock, save_record
 
@@ -74,14 +74,14 @@ def _ready(
     """Locks the run; answers its cases, the wish (its model may have been moved) and the run, if it was begun."""
     held.enter_context(lock(folder.folder.parent / f".{folder.folder.name}"))
     model = None if wish.pretrained is None else finetuning.checkpoint_in(wish.pretrained)
-    cases = cases_of(home, plan, wish, folds, voice)
+    cases = cases_of(home, plan, wish, folds, voice, to_train=True)
     if wish.fresh and (aside := folder.set_aside()):
         voice.say(f"the earlier run was moved to {aside}")
         if model is not None and not model.exists():  # it was that run's
             wish = replace(wish, pretrained=aside / model.name)
     run = folder.run()
     if run is None:
-        design.require_one(plan, wish.configuration)
+        suited.require_one(plan, wish.configuration)
     return cases, wish, run
 
 
@@ -117,7 +117,7 @@ def _optimise(
         deque(step.train(learner, batches, last), maxlen=0)
         return
     validation = cases.batches(cases.held_out, run.settings, device, augmented=False) if cases.held_out else None
-    found = None if validation is None else looks(validation, run.settings, len(run.question.outputs))
+    found = None if validation is None else looks(validation, run.settings, len(run.question.outputs), world.size)
     progress = step.train(learner, batches, last, validation, max(LOOKED, last // 100), found)
     shown = partial(cases.batches, cases.held_out or cases.training, run.settings, device, augmented=False)
     kept = recorded(progress, learner, run, folder, voice)
@@ -139,6 +139,6 @@ def _set_going(learner: Learner, run: Run, wish: Wish, folder: RunFolder, tracke
     """Gives the learner the state from which the run goes on, and writes down what a new one was started with."""
     if restore(learner, run, folder, voice) == 0 and wish.pretrained is not None:
         finetuning.begin_with(wish.pretrained, learner, run, voice)
+    trackers.begin(run, folder, learner.step)
     if not folder.run_file.exists():
         save_record(folder.run_file, run)
-    trackers.begin(run, folder, learner.step)

@@ -3,7 +3,7 @@
 from autoseg.records.base import Part, R, Record, Shape, Spacing, amend, digest, parse
 from autoseg.records.fingerprint import CaseFacts, Fault, Fingerprint, Intensity, Objects, Values
 from autoseg.records.plan import Configuration, Insert, Memory, Network, Place, Plan, Target, Train
-from autoseg.records.runs import Checkpoint, Means, Measures, Run, Scores
+from autoseg.records.runs import Checkpoint, Means, Measures, Predicted, Run, Scores
 from autoseg.records.tasks import REFERENCE, CaseFiles, Channel, Dataset, Folds, Kind, Question
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Part",
     "Place",
     "Plan",
+    "Predicted",
     "Question",
     "R",
     "Record",

@@ -56,6 +56,17 @@ class Checkpoint(Record):
     processes: int = Field(default=1, ge=1)
 
 
+class Predicted(Record):
+    """What a run predicted of its validation cases; written after all of it.
+
+    `cases` holds for every case a hash of the files that it had, as its fingerprint does; `labels` for every file that
+    was written, by its name, the SHA-256 of its content.
+    """
+
+    cases: dict[str, str] = {}
+    labels: dict[str, str] = {}
+
+
 class Measures(Record):
     """Agreement of one class in one case. Ratios are None where they are not defined (0/0).
 

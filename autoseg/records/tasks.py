@@ -47,7 +47,7 @@ class Question(Record):
     overlap, these are trained and scored in place of the classes; a prediction is one label still: region
     after region is written with its value of `written`, the later over the earlier. Where label files
     are coded by colours, `colours` gives every one ("#3c1098") the value that it stands for. Where some case has the
-    labels of several `raters`, these are all that there are.
+    labels of several `raters`, these are all that there are, by name.
     """
 
     reader: str
@@ -163,7 +163,7 @@ class Dataset(Question):
         """The part of the dataset that a model carries: no case names, no paths."""
         fields = {name: getattr(self, name) for name in Question.model_fields}
         several = any(len(case.labels) > 1 for case in self.cases)
-        raters = tuple(dict.fromkeys(rater for case in self.cases for rater in case.labels)) if several else ()
+        raters = tuple(sorted({rater for case in self.cases for rater in case.labels})) if several else ()
         files = max((len(case.images) for case in self.cases), default=1)
         return Question(**{**fields, "files": files, "raters": raters})
 

@@ -14,7 +14,7 @@ from autoseg.parts import READERS
 from autoseg.readers import Reader
 from autoseg.readers.colours import MANY, spelled
 from autoseg.readers.raster import Raster
-from autoseg.records import CaseFiles, Question
+from autoseg.records import REFERENCE, CaseFiles, Question
 
 
 def reader_of(question: Question) -> Reader:
@@ -77,6 +77,9 @@ def _label(file: Path, image: Image, question: Question) -> Array:
 def content_hash(folder: Path, files: CaseFiles) -> str:
     """SHA-256 over the contents of all files of the case, in order. Unreadable files count as empty."""
     total = hashlib.sha256()
+    for rater in files.labels:
+        if rater != REFERENCE:
+            total.update(f"{rater}\0".encode())
     for name in (*files.images, *files.labels.values()):
         total.update(name.encode())
         try:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from autoseg.nets.drawing import opened, text_at
+from autoseg.steps.promise import numbers
 
 POINTS, SPOTS = 500, 6000  # of a curve; of all Dice curves together
 SIGMA = 0.025  # of the smoothing, as a share of the curve
@@ -70,9 +71,9 @@ def curves(lines: Iterable[Mapping[str, Any]], title: str) -> str:
         losses.append((line["step"], line["loss"]))
         rates.append((line["step"], line["rate"]))
         seconds += line["seconds"]
-        for name, value in line.get("pseudo_dice", {}).items():
+        for name, value in numbers(line, "pseudo_dice").items():
             dice.setdefault(name, []).append((line["step"], value))
-        for name, value in line.get("whole_dice", {}).items():
+        for name, value in numbers(line, "whole_dice").items():
             whole.setdefault(name, []).append((line["step"], value))
     last = losses[-1][0] if losses else 1
     raw = thinned(losses)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Literal
 
 from autoseg import parts, spelling
 from autoseg.errors import BadPlan
-from autoseg.records import CaseFacts, Configuration, Insert, Memory, Network, Part, Plan, Question, Shape, Target
+from autoseg.records import CaseFacts, Configuration, Insert, Memory, Network, Part, Question, Shape, Target
 from autoseg.steps import preprocess, topology
 from autoseg.steps.topology import Limits, Topology, Weigh
 
 if TYPE_CHECKING:
-    from autoseg.nets.survey import Survey
     from autoseg.steps.memory import Estimate
 
 PLAIN = Part(name="unet")
@@ -111,7 +110,7 @@ def design(variant: Variant, room: Room) -> Designed:
         needed = cost(least).total
         smaller = _smaller(found, room, needed)
         if smaller is None:
-            gigabytes = needed / _safe(room.target) / 1e9
+            gigabytes = needed / safe(room.target) / 1e9
             raise BadPlan(
                 f"the smallest network, {_size(found.patch)} by {least}, needs {gigabytes:.2f} GB",
                 where="--memory", expected=f"at most the {room.target.memory / 1e9:.2f} GB of the target",
@@ -122,7 +121,7 @@ def design(variant: Variant, room: Room) -> Designed:
 
 def _smaller(found: Topology, room: Room, needed: int) -> Topology | None:
     """The next smaller patch that may fit, where this one needs so many bytes: they go with the elements, nearly."""
-    most = NEARLY * room.weigh(found) * _safe(room.target) * room.target.memory / needed
+    most = NEARLY * room.weigh(found) * safe(room.target) * room.target.memory / needed
     smaller = topology.reduced(found, room.shape, room.spacing, room.limits)
     while smaller is not None and room.weigh(smaller) > most:
         found = smaller
@@ -130,7 +129,8 @@ def _smaller(found: Topology, room: Room, needed: int) -> Topology | None:
     return smaller
 
 
-def _safe(target: Target) -> float:
+def safe(target: Target) -> float:
+    """The share of the target's memory that an estimate is held to."""
     return SAFE if target.device == "cpu" else SAFE_MEASURED
 
 
@@ -138,7 +138,7 @@ def _fitting(cost: Callable[[int], Estimate], room: Room, batch: int) -> int:
     """The largest batch up to this one whose step fits the target; below the least where none does."""
     from autoseg.steps import memory
 
-    allowed = _safe(room.target) * room.target.memory
+    allowed = safe(room.target) * room.target.memory
     if not room.binding or cost(batch).total <= allowed:
         return batch
     return memory.largest(lambda tried: cost(tried).total <= allowed, room.limits.least_batch - 1, batch - 1)
@@ -189,106 +189,3 @@ def class_weights(loss: str, facts: Sequence[CaseFacts], question: Question) -> 
         table = zip(*question.members, strict=True)
         counts = [sum(n for n, inside in zip(counts, region, strict=True) if inside) for region in table]
     return losses.frequency_weights(counts)
-
-
-def require_parts(plan: Plan) -> Mapping[str, Survey]:
-    """Builds everything that a plan names; answers what the networks cost.
-
-    Raises: BadPlan for a part that there is not, an option it has not, or parts that do not go together.
-    """
-    return {title: require_one(plan, title) for title in plan.configurations}
-
-
-def require_one(plan: Plan, title: str) -> Survey:
-    """As `require_parts`, of one configuration; a plan may have been edited by hand."""
-    one = plan.configurations[title]
-    try:
-        found = require(one, plan.question)
-    except BadPlan as problem:
-        where = f"configurations.{title}" + (f", {problem.where}" if problem.where else "")
-        raise BadPlan(problem.what, where=where, expected=problem.expected, remedy=problem.remedy) from problem
-    if plan.rules == "default":
-        _require_memory(f"configurations.{title}", one, plan)
-    return found
-
-
-def _require_memory(here: str, one: Configuration, plan: Plan) -> None:
-    """Raises: BadPlan where a training step needs more than the target has; it says which batch would fit."""
-    from autoseg.steps import memory
-
-    def needed(batch: int) -> int:
-        return memory_of(one.model_copy(update={"batch": batch}), plan.question, plan.target).bytes
-
-    there = plan.target.memory
-    if needed(one.batch) <= there:
-        return
-    fitting = memory.largest(lambda batch: needed(batch) <= _safe(plan.target) * there, 0, one.batch - 1)
-    raise BadPlan(
-        f"a training step needs {needed(one.batch) / 1e9:.1f} GB by estimate",
-        where=f"{here}.batch, which is {one.batch}", expected=f"at most the {there / 1e9:.1f} GB of the target",
-        remedy=f"the largest batch that fits is {fitting}" if fitting else "take a smaller patch or network",
-    )  # fmt: skip
-
-
-def require(one: Configuration, question: Question) -> Survey:
-    """As `require_parts`, of one configuration."""
-    from autoseg.nets import survey
-    from autoseg.steps import predict
-
-    _require_optimiser(one)
-    parts.RESAMPLERS.build(one.resample)
-    for part in one.normalise:
-        parts.NORMALISERS.build(part, intensity=None)
-    for part in one.train.augment:
-        parts.AUGMENTATIONS.build(part, dims=one.dims)
-    if one.network.norm.name == "batch" and one.batch < LEAST_BATCH:
-        raise BadPlan(
-            f"batch norm with a batch of {one.batch}", where="network.norm",
-            expected=f"a batch of {LEAST_BATCH} or more", remedy="take instance or group",
-        )  # fmt: skip
-    predict.output_orders(one, question)
-    channels = preprocess.inputs(one.normalise, question, one.previous)
-    found = survey.survey(one.network, channels, len(question.outputs), one.patch)
-    _require_loss(one, question, len(found.outputs))
-    return found
-
-
-def _require_optimiser(one: Configuration) -> None:
-    import torch
-
-    parts.OPTIMISERS.build(one.train.optimiser, parameters=[torch.nn.Parameter(torch.zeros(1))])
-    schedule = parts.SCHEDULES.build(one.train.schedule, steps=one.train.steps)
-    for step in (0, one.train.steps - 1):
-        try:
-            factor = float(schedule(step))
-        except Exception as problem:  # whatever the code of a plug-in raises
-            raise BadPlan(f"{type(problem).__name__}: {problem}", where="train.schedule") from problem
-        if not 0 <= factor < float("inf"):
-            raise BadPlan(f"the rate's factor at step {step} is {factor}", where="train.schedule", expected="0 to 1")
-
-
-def _require_loss(one: Configuration, question: Question, heads: int) -> None:
-    """Tries the loss on noise. Raises: BadPlan where it cannot be computed."""
-    import torch
-
-    from autoseg import losses
-
-    loss = losses.build(one.train.loss, question.first, one.train.class_weights)
-    if one.train.depth_weights is not None:
-        losses.depth_weights(heads, one.train.depth_weights)
-    size, generator = (4,) * one.dims, torch.Generator().manual_seed(0)
-    target = torch.randint(0, len(question.classes), (1, *size), generator=generator).to(torch.uint8)
-    if question.regions:
-        target = losses.as_regions(target, torch.tensor(question.members))
-    logits = torch.randn(1, len(question.outputs), *size, generator=generator).requires_grad_()
-    try:
-        value = loss(logits, target)
-        value.backward()  # type: ignore[no-untyped-call]
-    except BadPlan:
-        raise
-    except Exception as problem:  # whatever the code of a plug-in raises
-        raise BadPlan(f"{type(problem).__name__}: {problem}", where=f"loss {one.train.loss}") from problem
-    slope = logits.grad
-    if not torch.isfinite(value) or slope is None or not torch.isfinite(slope).all():
-        said = f"is {float(value.detach()):g} on noise, or its gradient is not finite"
-        raise BadPlan(said, where=f"loss {one.train.loss}", expected="finite numbers")

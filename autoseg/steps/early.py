@@ -16,8 +16,9 @@ from autoseg.arrays.metrics import mean_of
 from autoseg.image import IGNORE
 from autoseg.records import Configuration
 from autoseg.steps import predict
+from autoseg.steps.backward import is_out_of_memory
 from autoseg.steps.batches import Batches
-from autoseg.steps.device import autocast
+from autoseg.steps.device import autocast, give_back
 
 if TYPE_CHECKING:
     from autoseg.steps.learner import Learner
@@ -58,15 +59,16 @@ class Looks:
     steps: frozenset[int]
 
 
-def looks(validation: Batches, configuration: Configuration, outputs: int) -> Looks | None:
+def looks(validation: Batches, configuration: Configuration, outputs: int, processes: int = 1) -> Looks | None:
     """As many cases, as often as SHARE of the run allows; None where that is less than once one case.
 
-    It follows from the sizes alone, so that a run that is resumed looks at the same steps.
+    It follows from the sizes alone, so that a run that is resumed looks at the same steps. Of several processes one
+    looks while the others wait.
     """
     shapes = [case.shape for case in validation.cases]
     costs = {n: _tiles(shape, configuration) for n, shape in enumerate(shapes) if prod(shape) * outputs <= LARGEST}
     steps = configuration.train.steps
-    allowed = SHARE / FORWARD * steps * configuration.batch
+    allowed = SHARE / FORWARD * steps * configuration.batch / processes
     for count in range(min(CASES, len(costs)), 0, -1):
         chosen = [list(costs)[round(at)] for at in np.linspace(0, len(costs) - 1, count)]
         times = min(LOOKS, int(allowed // sum(costs[n] for n in chosen)), steps)
@@ -84,22 +86,29 @@ def _tiles(shape: Sequence[int], configuration: Configuration) -> int:
 def whole_dice(learner: Learner, found: Looks) -> tuple[float | None, ...]:
     """Dice per foreground class, or region, on the preprocessed grid: the mean over the cases in which it is defined.
 
-    Predicted without mirroring, with the running average of the weights where there is one.
+    Predicted without mirroring, with the running average of the weights where there is one. Where the memory does not
+    hold a case nothing is known.
     """
-    table = []
-    with averaged(learner):
-        for number in found.cases:
-            image, label = found.source.whole(number)
-            logits = predict.predict_logits(
-                image, [learner.network], found.configuration, found.outputs, learner.device, learner.precision, 0.5, ()
-            )
-            target = torch.from_numpy(label)[None]
-            if learner.members is None:
-                counts = _counts(logits.argmax(0)[None], target, len(logits))
-            else:
-                counts = _overlaps(logits[None] > 0, target, learner.members.cpu())
-            table.append(_dice(counts, learner.first))
+    try:
+        with averaged(learner):
+            table = [_dice(_of_case(learner, found, number), learner.first) for number in found.cases]
+    except (RuntimeError, MemoryError) as problem:
+        if not is_out_of_memory(problem):
+            raise
+        table = [(None,) * (found.outputs - learner.first)]
+        give_back(learner.device)
     return tuple(mean_of(column) for column in zip(*table, strict=True))
+
+
+def _of_case(learner: Learner, found: Looks, number: int) -> Tensor:
+    image, label = found.source.whole(number)
+    logits = predict.predict_logits(
+        image, [learner.network], found.configuration, found.outputs, learner.device, learner.precision, 0.5, ()
+    )
+    target = torch.from_numpy(label)[None]
+    if learner.members is None:
+        return _counts(logits.argmax(0)[None], target, len(logits))
+    return _overlaps(logits[None] > 0, target, learner.members.cpu())
 
 
 @contextmanager

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from autoseg.errors import BadUsage
+from autoseg.nets.inserts.rater import Rater
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)  # their second axis is that of outputs
 
@@ -35,29 +37,34 @@ class Transfer:
 
 
 def transfer(
-    network: nn.Module, weights: Mapping[str, Tensor], channels: Sequence[int], outputs: Sequence[Sequence[str]]
-) -> Transfer:
+    network: nn.Module, weights: Mapping[str, Tensor], channels: Sequence[int], outputs: Sequence[Sequence[str]],
+    raters: Sequence[Sequence[str]] = ((), ()),
+) -> Transfer:  # fmt: skip
     """Gives the network the weights of another, by name and shape.
 
     A convolution of the image, which differs in its input channels alone, gets the mean over the channels it had in
-    every channel, scaled so that its answers stay as large. A head keeps the rows of the outputs that both tasks have
-    by name; its others stay fresh.
+    every channel, scaled so that its answers stay as large; where channels came behind those it had, as an earlier
+    stage's do, it keeps these and begins with 0 for the others. A head keeps the rows of the outputs that both tasks
+    have by name, and vectors those of the raters; the others stay fresh.
 
     Args:
-        channels: inputs of the other network and of this one; outputs: the names of theirs, in order.
+        channels: inputs of the other network, of this one, and how many of the latter are the image's.
+        outputs, raters: the names of theirs, in order.
     Raises: BadUsage where nothing fits.
     """
     state, heads = network.state_dict(), _modules(network, "head")
     turned = {f"{n}.weight" for n, one in network.named_modules() if isinstance(one, TRANSPOSED)}
+    vectors = {f"{n}.vectors" for n, one in network.named_modules() if isinstance(one, Rater)}
     taken: list[str] = []
     adapted: list[str] = []
     left: list[str] = []
     for name, value in state.items():
         other = weights.get(name)
-        is_head = any(name.startswith(f"{head}.") for head in heads)
+        is_head = any(name.startswith(f"{head}.") for head in heads) and "inserts" not in name.split(".")
         made = None
         if other is not None and value.ndim == other.ndim:
-            made = _head(value, other, *outputs) if is_head else _fitted(value, other)
+            rows = raters if name in vectors else outputs if is_head else None
+            made = _fitted(value, other) if rows is None else _head(value, other, *rows)
             if made is None and name not in turned:
                 made = _seen(value, other, *channels)
         if made is None:
@@ -100,12 +107,14 @@ def _head(value: Tensor, other: Tensor, had: Sequence[str], have: Sequence[str])
     return _rows(value, other, had, have) if value.shape[1:] == other.shape[1:] and set(had) & set(have) else None
 
 
-def _seen(value: Tensor, other: Tensor, had: int, have: int) -> Tensor | None:
+def _seen(value: Tensor, other: Tensor, had: int, have: int, image: int) -> Tensor | None:
     """The other's filters of the image for other channels."""
     if value.ndim < 3 or had == have or (other.shape[1], value.shape[1]) != (had, have):
         return None
     if value[:, :1].shape != other[:, :1].shape:
         return None
+    if had == image:
+        return torch.cat([other, torch.zeros_like(value[:, had:])], 1)
     return (other.mean(1, keepdim=True) * (had / have)).expand_as(value).clone()
 
 

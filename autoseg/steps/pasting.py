@@ -63,7 +63,8 @@ class Donors:
         donor, classes = self.cases[paste.case].read((*level, *box))
         if level:
             donor, classes = donor[:, 0], classes[0]
-        mask = object_at(classes, [v - s for v, s in zip(paste.voxel, paste.start, strict=True)])
+        cuts = [(edge.start > 0, edge.stop < n) for edge, n in zip(box, limits, strict=True)]
+        mask = object_at(classes, [v - s for v, s in zip(paste.voxel, paste.start, strict=True)], cuts)
         if mask is None or mask.sum() > self.part.largest * np.prod(self.patch):
             return False
         return write(image, label, donor, paste.index, mask, paste.place, self.patch)

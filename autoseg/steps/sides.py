@@ -9,6 +9,7 @@ from autoseg.errors import BadUsage, nearest
 from autoseg.records import Configuration, Part, Plan, Question
 
 WHERE = "--mirror-swap"
+TURNS, FARTHEST = "turns", 90.0
 ACROSS = 2  # the axis of an image (z, y, x) that runs from left to right
 LEFT = re.compile(r"left|(?<![a-z])l(?![a-z])", re.IGNORECASE)
 
@@ -25,6 +26,8 @@ def parsed(texts: Sequence[str], question: Question) -> list[tuple[str, str]]:
                 known = ", ".join(question.classes)
                 what = f"there is no class {name!r}{nearest(name, question.classes)}"
                 raise BadUsage(what, where=WHERE, expected=f"of {known}")
+            if question.labels[name] == 0:
+                raise BadUsage(f"{name!r} is the background: it has no other side", where=WHERE)
             if any(name in pair for pair in found):
                 raise BadUsage(f"the class {name!r} stands in two pairs", where=WHERE)
         found.append((first, second))
@@ -34,13 +37,15 @@ def parsed(texts: Sequence[str], question: Question) -> list[tuple[str, str]]:
 def exchanged(plan: Plan, pairs: Sequence[tuple[str, str]]) -> Plan:
     """The plan, its mirrored patches to exchange the two classes of each pair where they are flipped left to right.
 
-    Slices that are cut across that axis show one side alone: there nothing is exchanged.
+    Slices that are cut across that axis show one side alone: there nothing is exchanged. Turns by 90° go, and rotations
+    end at 90°: half a turn is two flips, and cannot both exchange the classes and leave them.
 
     Raises: BadUsage where a plan mirrors nothing; BadPlan where the classes of regions cannot be exchanged.
     """
     index = [[plan.question.classes.index(name) for name in pair] for pair in pairs]
     made = {title: _exchanged(title, one, index, plan.question) for title, one in plan.configurations.items()}
-    why = f"left and right are exchanged by a flip: {', '.join('='.join(pair) for pair in pairs)}"
+    names = ", ".join("=".join(pair) for pair in pairs)
+    why = f"left and right are exchanged by a flip ({names}), so nothing turns by 180°"
     reasons = {f"configurations.{title}.train.augment": why for title, one in made.items() if _swaps(one)}
     told = {field: "; ".join(filter(None, [plan.because.get(field), reason])) for field, reason in reasons.items()}
     return plan.model_copy(update={"configurations": made, "because": {**plan.because, **told}})
@@ -57,10 +62,20 @@ def _exchanged(title: str, one: Configuration, index: Sequence[Sequence[int]], q
         return one
     options = {**mirrors[0].options, "swap": [list(pair) for pair in index], "swap_axis": axis}
     swapped = Part.model_validate({"name": "mirror", "options": options})
-    augment = tuple(swapped if part.name == "mirror" else part for part in one.train.augment)
+    augment = tuple(
+        swapped if part.name == "mirror" else _held(part) for part in one.train.augment if part.name != TURNS
+    )
     made = one.model_copy(update={"train": one.train.model_copy(update={"augment": augment})})
     output_orders(made, question)
     return made
+
+
+def _held(part: Part) -> Part:
+    """The part, which rotates by no more than FARTHEST."""
+    degrees = part.options.get("degrees")
+    if part.name != "affine" or not isinstance(degrees, float | int) or degrees <= FARTHEST:
+        return part
+    return Part.model_validate({"name": part.name, "options": {**part.options, "degrees": FARTHEST}})
 
 
 def _swaps(one: Configuration) -> bool:

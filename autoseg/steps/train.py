@@ -61,7 +61,6 @@ def learn(learner: Learner, images: Tensor, labels: Tensor) -> float:
         parameter.requires_grad_(learner.step >= learner.frozen_until)
     learner.optimiser.zero_grad(set_to_none=True)
     statistics = [buffer.clone() for buffer in learner.network.buffers()]
-    labels = learner.world.whole([labels])[0]
     while (loss := _tried(learner, images, labels)) is None:
         _put_back(learner.network, statistics)
     with learner.stages("optimiser"):
@@ -90,12 +89,13 @@ def _tried(learner: Learner, images: Tensor, labels: Tensor) -> Tensor | None:
     """The loss, with its gradients; None where memory ran out, and smaller pieces are to be tried."""
 
     def cost(outputs: Sequence[Tensor]) -> Tensor:
-        found = list(losses.each_depth(learner.loss_of, outputs, labels, learner.head_weights, learner.members))
+        found = list(losses.each_depth(learner.loss_of, outputs, target, learner.head_weights, learner.members))
         learner.heads = {head: value.detach() for head, _, value in found}
         return losses.weighed_sum(found)
 
     context = partial(autocast, learner.device, learner.precision)
     try:
+        target = learner.world.whole([labels])[0]
         seed = (learner.seed << 32) + learner.step  # of what networks draw, such as dropout
         go = partial(backward, learner.network, images, cost, seed, context)
         return go(learner.pieces, learner.stages, learner.world)

@@ -101,7 +101,8 @@ def where_cut(sample: Sample, shape: Sequence[int], configuration: Configuration
 
 def what_done(sample: Sample, configuration: Configuration) -> str:
     """The moves and changes that were drawn, with their numbers; 'unchanged' for none."""
-    said = [*_moves(sample.matrix, axes_of(configuration))]
+    said = [] if sample.rater is None else [f"label of rater {sample.rater + 1}"]
+    said += _moves(sample.matrix, axes_of(configuration))
     said += [f"bent {_named(field)}" for field in sample.fields]
     said += [f"an object of class {paste.index} pasted, if it fits" for paste in sample.pastes if paste is not None]
     said += [f"classes {one} and {other} exchanged" for one, other in sample.swaps]

@@ -188,7 +188,7 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 def told(environment: Mapping[str, str]) -> World:
     """Which process this is, by the variables that torchrun sets. Raises: BadUsage where they are incomplete."""
     names = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-    if environment.get("WORLD_SIZE", "1") == "1":
+    if (environment.get("WORLD_SIZE") or "1") == "1":
         return ALONE
     missing = [name for name in names if not environment.get(name)]
     numbers = [environment.get(name, "") for name in names if name != "MASTER_ADDR"]

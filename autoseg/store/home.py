@@ -86,11 +86,10 @@ class Home:
         runs = self.root / "work" / task / "runs"
         return RunFolder(runs / plan / configuration / f"fold_{fold}" / f"seed_{seed}")
 
-    def finished_runs(self, task: str, plan: str) -> list[RunFolder]:
-        """The runs of a plan that have reached their last step."""
+    def runs(self, task: str, plan: str) -> list[RunFolder]:
+        """The runs of a plan, those that were set aside left out."""
         runs = (self.root / "work" / task / "runs" / plan).glob("*/fold_*/seed_*")
-        folders = [RunFolder(folder) for folder in sorted(runs) if ".old" not in folder.name]
-        return [f for f in folders if (point := f.checkpoint()) and point.step >= point.run.settings.train.steps]
+        return [RunFolder(folder) for folder in sorted(runs) if ".old" not in folder.name]
 
     def plan(self, task: str, plan: str) -> Plan:
         """The plan. Raises: BadUsage when there is none yet, BadPlan when the file holds another's."""

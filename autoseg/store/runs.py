@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoseg.records import Checkpoint, Run, Scores
+from autoseg.records import Checkpoint, Predicted, Run, Scores
 from autoseg.store.files import load_header, load_record, save_tensors, save_text
 
 
@@ -57,6 +57,11 @@ class RunFolder:
     def predictions(self) -> Path:
         return self.folder / "predictions"
 
+    @property
+    def predicted_file(self) -> Path:
+        """Where it is noted what was predicted of what."""
+        return self.folder / "predicted.json"
+
     def run(self) -> Run | None:
         """What the run was started with; None before it was."""
         return load_record(Run, self.run_file) if self.run_file.exists() else None
@@ -64,6 +69,11 @@ class RunFolder:
     def checkpoint(self) -> Checkpoint | None:
         """The header of its last checkpoint; None when there is none."""
         return load_header(Checkpoint, self.checkpoint_file) if self.checkpoint_file.exists() else None
+
+    def ended(self) -> bool:
+        """Whether the last step is reached. Raises: BadFile where the last checkpoint cannot be read."""
+        point = self.checkpoint()
+        return point is not None and point.step >= point.run.settings.train.steps
 
     def save_checkpoint(self, tensors: Mapping[str, Any], header: Checkpoint) -> None:
         """Writes the run's state as one file; that which was the last before stays beside it."""
@@ -76,6 +86,10 @@ class RunFolder:
     def scores(self) -> Scores | None:
         """The scores of its validation cases; None before the run is finished."""
         return load_record(Scores, self.scores_file) if self.scores_file.exists() else None
+
+    def predicted(self) -> Predicted | None:
+        """What it predicted of its validation cases; None before all are predicted."""
+        return load_record(Predicted, self.predicted_file) if self.predicted_file.exists() else None
 
     def log(self, entry: Mapping[str, object]) -> None:
         """Appends a line to the log."""

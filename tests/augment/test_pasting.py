@@ -24,12 +24,14 @@ def test_the_object_is_the_component_of_the_voxel_in_its_class_alone() -> None:
     label = lesion()
     label[4, 8] = 1  # another class that touches
     label[8, 2] = 2  # the same class apart
-    assert np.array_equal(object_at(label, (5, 6)), lesion() == 2)
+    assert np.array_equal(object_at(label, (5, 6), ((True, True),) * 2), lesion() == 2)
 
 
 @pytest.mark.parametrize("at", [(slice(0, 2), slice(5, 8)), (slice(4, 6), slice(9, 12))])
 def test_an_object_that_the_border_cuts_is_none(at) -> None:
-    assert object_at(lesion(at=at), (at[0].start, at[1].start)) is None
+    label, voxel = lesion(at=at), (at[0].start, at[1].start)
+    assert object_at(label, voxel, ((True, True),) * 2) is None
+    assert np.array_equal(object_at(label, voxel, ((False, False),) * 2), label == 2)  # the case ends there itself
 
 
 @given(st.lists(st.floats(0, 1, exclude_max=True), min_size=3, max_size=3))

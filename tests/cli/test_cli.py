@@ -39,6 +39,19 @@ def test_every_command_has_help() -> None:
         assert told.exit_code == 0 and "Usage" in told.stdout, name
 
 
+def test_several_processes_run_no_command_but_train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in main.commands:
+        assert run(name, "--help", home=tmp_path).exit_code == 0 == run("--version").exit_code
+        told = run(name, home=tmp_path)
+        refused = f"WORLD_SIZE: {name} is the work of one process, and 2 were started; start it without" in told.stderr
+        assert told.exit_code == 2 and refused == (name != "train"), told.stderr
+        assert told.stderr.count("\n") == 1 or not refused
+    for size in ("1", ""):
+        monkeypatch.setenv("WORLD_SIZE", size)
+        assert run("parts", home=tmp_path).exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("15m", 900), ("15", 900), ("90s", 90), ("2h", 7200), ("1h30m", 5400), ("1.5h", 5400), ("1m30s", 90)],

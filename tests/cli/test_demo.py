@@ -21,7 +21,8 @@ def test_too_little_training_goes_through_every_stage_and_fails_at_the_end(home:
     commands = [line.split()[2] for line in told.stderr.splitlines() if line.startswith("$ autoseg ")]
     assert commands == ["check", "plan", "preprocess", "train", "predict", "evaluate"]
     assert len(list((home / "work" / "Task91_DemoAerial" / "demo" / "predictions").iterdir())) == 3
-    assert Home(home).finished_runs("Task91_DemoAerial", "default")
+    (trained,) = Home(home).runs("Task91_DemoAerial", "default")
+    assert trained.ended()
 
 
 @pytest.mark.slow

@@ -281,7 +281,10 @@ def test_an_entry_may_have_the_labels_of_several_raters(tmp_path: Path) -> None:
     description["training"][1]["label"] = {"ann": "./labelsTr/b.nii.gz", "bo": "./labels_bo/b.nii.gz"}
     dataset, faults = read_task(task(tmp_path, description, *pair("a", "b"), "labels_bo/b.nii.gz"))
     assert faults == () and dataset.cases[1].labels == {"ann": "labelsTr/b.nii.gz", "bo": "labels_bo/b.nii.gz"}
-    assert dataset.question().raters == ("reference", "ann", "bo")
+    assert dataset.question().raters == ("ann", "bo", "reference")  # whatever the order of the cases
+    description["training"][0]["label"] = {" ": "./labelsTr/a.png"}
+    with pytest.raises(BadTask, match=r"training\[0\]\.label: names a rater without a name"):
+        read_task(task(tmp_path, description))
     description["training"][0]["label"] = {"ann": 7}
     with pytest.raises(BadTask, match=r"training\[0\]\.label: 7 is no path"):
         read_task(task(tmp_path, description))

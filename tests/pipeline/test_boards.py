@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 
 from autoseg.pipeline.boards import MLflow, TensorBoard, parameters
-from tests.pipeline.test_tracking import RUN
+from autoseg.pipeline.fold_cases import Wish
+from autoseg.pipeline.tracking import Trackers
+from autoseg.records import Scores
+from autoseg.store import RunFolder, save_record
+from tests.pipeline.test_tracking import RUN, Said
 
 
 def picture() -> bytes:
@@ -60,6 +64,30 @@ def test_mlflow_finds_its_run_again(tmp_path: Path) -> None:
     assert run.data.params == parameters(RUN) and run.data.metrics["dice/mean"] == 0.5
     assert [one.path for one in client.list_artifacts(run.info.run_id)] == ["scores.json"]
     assert "runs.db" not in file.read_text()
+
+
+@pytest.mark.filterwarnings("ignore")  # of its many libraries
+@pytest.mark.parametrize(("broken", "kept"), [("log_text", {"dice/mean": 0.5}), ("log_batch", {})])
+def test_where_a_store_fails_at_the_end_mlflow_has_what_was_sent_and_a_run_that_ended(
+    tmp_path: Path, broken: str, kept: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+
+    def fail(*given: object, **named: object) -> None:
+        assert isinstance(one, MLflow) and one.client.get_run(one.id).data.metrics == kept  # what was sent before
+        raise OSError("no space left")
+
+    folder, uri, voice = RunFolder(tmp_path / "run"), f"sqlite:///{tmp_path}/runs.db", Said()
+    save_record(folder.scores_file, Scores(rule="", unit="mm³", cases={}, mean={}, dice=0.5))
+    with Trackers(Wish("2d", mlflow=uri), voice) as trackers:
+        trackers.begin(RUN, folder, 0)
+        (one,) = trackers.trackers.values()
+        assert isinstance(one, MLflow)
+        monkeypatch.setattr(one.client, broken, fail)
+        trackers.finish(folder)
+    found = mlflow.MlflowClient(tracking_uri=uri).get_run(one.id)
+    assert found.info.status == "FAILED" and found.data.metrics == kept
+    assert voice.lines == ["MLflow failed: no space left; the training goes on without it"]
 
 
 def test_the_parameters_are_the_settings_with_dotted_names_and_no_case() -> None:

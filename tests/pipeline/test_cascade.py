@@ -241,6 +241,7 @@ def test_the_time_of_what_is_missing_is_told(trained: Path, tmp_path: Path) -> N
 def test_a_run_that_has_seen_the_cases_is_refused(copy: Path, fields: dict, told: str) -> None:
     file = folder(copy, "3d_lowres", 1).run_file
     file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+    folder(copy, "3d_cascade").scores_file.unlink()
     for words in (TRAIN, ("batch", "3d_cascade", "0", "--step", "0", "--device", "cpu")):
         refused = run(copy, *words)
         assert refused.exit_code == 2 and told in refused.stderr
@@ -250,14 +251,9 @@ def test_a_run_that_has_seen_the_cases_is_refused(copy: Path, fields: dict, told
 def test_a_run_of_another_plan_is_refused(copy: Path) -> None:
     changed = amend(plan_of(copy), {"configurations.3d_lowres.train.foreground": 0.9})
     save_record(Home(copy).plan_file(TASK, "default"), changed)
+    folder(copy, "3d_cascade").scores_file.unlink()
     refused = run(copy, *TRAIN)
     assert refused.exit_code == 2 and "fold 0 of 3d_lowres was trained with another plan" in refused.stderr
-
-
-def test_a_missing_prediction_is_told(copy: Path) -> None:
-    (folder(copy, "3d_lowres", 2).predictions / "pair_5.nii.gz").unlink()
-    refused = run(copy, *TRAIN)
-    assert refused.exit_code == 2 and "fold 2 of 3d_lowres has no prediction of pair_5" in refused.stderr
 
 
 def test_what_was_begun_with_other_predictions_is_not_gone_on_with(copy: Path) -> None:

@@ -12,8 +12,9 @@ from click.testing import CliRunner
 from autoseg.cli import main
 from autoseg.cli.session import Session
 from autoseg.errors import BadPlan, BadUsage, RunFailed
-from autoseg.pipeline import prediction
-from autoseg.pipeline.prediction import inputs, load_model, require_plugins
+from autoseg.pipeline import choosing, prediction
+from autoseg.pipeline.inputs import inputs
+from autoseg.pipeline.prediction import load_model, require_plugins
 from autoseg.records import Channel, Checkpoint, Configuration, Memory, Network, Part, Question, Run, Train
 from autoseg.steps import train
 from autoseg.steps.learner import build
@@ -132,7 +133,7 @@ def test_the_command_hands_the_depth_on(monkeypatch: pytest.MonkeyPatch) -> None
         raise BadUsage(str(inspect.signature(load_model).bind(*words, **options).arguments["fast"]), where="depth")
 
     monkeypatch.setattr(Session, "plan", lambda *words: None)
-    monkeypatch.setattr(prediction, "choose_runs", lambda *words: [])
+    monkeypatch.setattr(choosing, "choose_runs", lambda *words: [])
     monkeypatch.setattr(prediction, "load_model", loading)
     for words, depth in (((), None), (("--fast", "2"), 2)):
         told = CliRunner().invoke(main, ["predict", "-i", "a", "-o", "b", *words])

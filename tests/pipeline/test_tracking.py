@@ -111,7 +111,7 @@ def test_a_run_is_followed_to_its_scores_and_a_failure_changes_nothing(balls_2d:
     assert {*whole.files} == {"progress.svg", "scores.json"}
     everything = json.dumps([whole.numbers, whole.files])
     assert not any(case in everything for case in scores.cases) and str(balls_2d) not in everything
-    assert [*broken.numbers] == [1, 2] and broken.ended == []
+    assert [*broken.numbers] == [1, 2] and broken.ended == ["FAILED"]
     said = [line for line in states[1][0].splitlines() if "the training goes on without it" in line]
     assert said == ["TensorBoard failed: no server; the training goes on without it"]
     for _, weights in states[1:]:
@@ -131,12 +131,63 @@ def test_what_is_not_installed_is_told_before_anything_is_done(
     assert not (balls_2d / "work" / "Task02_Discs" / "runs").exists()
 
 
-@pytest.mark.parametrize("uri", ["mlruns", "file:mlruns", "file:///tmp/mlruns", "FILE:x", "http://[::1"])
-def test_folders_are_no_stores_of_mlflow(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_is_refused_leaves_no_run_that_was_begun(
+    balls_2d: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*given: Any) -> Recorder:
+        raise OSError("no such store")
+
+    monkeypatch.setattr(tracking, "MLflow", refused)
+    monkeypatch.setattr("autoseg.pipeline.training.require", lambda wish: None)
+    assert run(balls_2d, *PLAN).exit_code == 0
+    told = run(balls_2d, "train", "2d", "0", "--steps", "2", "--mlflow", "ftp://host")
+    assert told.exit_code == 2 and "MLflow cannot be used: no such store" in told.stderr
+    told = run(balls_2d, "train", "2d", "0", "--steps", "3")
+    assert told.exit_code == 0, told.stderr
+
+
+def test_the_id_of_a_run_that_never_began_is_not_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    there: list[bool] = []
+
+    def opened(uri: str, run: Run, file: Path) -> Recorder:
+        there.append(file.exists())
+        return Recorder()
+
+    monkeypatch.setattr(tracking, "MLflow", opened)
+    folder, wish = RunFolder(tmp_path), Wish("2d", mlflow="sqlite:///a")
+    for record in (folder.run_file, None):
+        folder.mlflow_file.write_text("{}")
+        Trackers(wish, Said()).begin(RUN, folder, 0)
+        if record is not None:
+            record.write_text("{}")
+    assert there == [False, True]
+
+
+FOLDER = "keeps no runs in a folder any more"
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        *((uri, FOLDER) for uri in ("mlruns", "file:mlruns", "file:///tmp/mlruns", "FILE:x", "Databricks")),
+        ("", "the URI is empty"),
+        (" ", "the URI is empty"),
+        ("http://[::1", "that is no URI"),
+        ("sqlite:////missing/x.db", "the folder /missing does not exist"),
+        ("sqlite:///missing/in/x.db", "the folder missing/in does not exist"),
+    ],
+)
+def test_what_is_no_store_of_mlflow_is_refused(uri: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", ModuleType("mlflow"))
-    with pytest.raises(BadUsage, match=r"sqlite:///mlruns\.db"):
+    with pytest.raises(BadUsage, match=rf"--mlflow: .*{message}.*sqlite:///mlruns\.db"):
         require(Wish("2d", mlflow=uri))
-    require(Wish("2d", mlflow="postgresql://me:geheim@host/db"))
+
+
+def test_stores_of_mlflow_are_left_to_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", ModuleType("mlflow"))
+    files = ("sqlite:///x.db", f"sqlite:///{tmp_path}/x.db", "sqlite://")
+    for uri in (*files, "databricks", "databricks://me", "http://host:5000", "postgresql://me:geheim@host/db"):
+        require(Wish("2d", mlflow=uri))
 
 
 def test_a_password_is_not_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -154,6 +205,12 @@ def test_a_password_is_not_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 def test_one_that_fails_leaves_the_others_and_is_said_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     good, bad, voice = Recorder(), Recorder(broken=3), Said()
+
+    def close(status: str) -> None:
+        bad.ended.append(status)
+        raise OSError("still no server")
+
+    monkeypatch.setattr(bad, "close", close)
     monkeypatch.setattr(tracking, "TensorBoard", lambda *given: bad)
     monkeypatch.setattr(tracking, "MLflow", lambda *given: good)
     steps = [Progress(step, 1.0, 0.1, 0.2, 0) for step in range(1, 10)]
@@ -163,6 +220,7 @@ def test_one_that_fails_leaves_the_others_and_is_said_once(monkeypatch: pytest.M
         raise KeyError
     assert voice.lines == ["TensorBoard failed: no server; the training goes on without it"]
     assert [*good.numbers] == [*range(1, 10)] and good.pictures == {1: b"1", 9: b"9"} and good.ended == ["FAILED"]
+    assert bad.ended == ["FAILED"]
 
 
 def test_long_runs_have_about_a_thousand_points_and_all_that_is_rare(

@@ -83,6 +83,7 @@ ONE_OF_EACH: list[Record] = [
     Values(whole=True, bits=1, saturated=0.5), Objects(count=1, sizes=(0.5,) * 5, border=2.0, edge=1.0),
     Fingerprint(question="q", flat=False, cases={"c1": FACTS}, faults=(FAULT,)),
     NETWORK, INSERT, TRAIN, MEMORY, CONFIGURATION, TARGET, PLAN, RUN, Checkpoint(run=RUN, step=3), MEASURES, MEANS,
+    Predicted(cases={"c1": "a1"}, labels={"c1.png": "b2"}),
     Scores(rule="r", unit="mm³", cases={"c1": {"a": MEASURES}}, mean={"a": MEANS}, dice=0.1),
 ]  # fmt: skip
 each = pytest.mark.parametrize("record", ONE_OF_EACH, ids=lambda record: type(record).__name__)

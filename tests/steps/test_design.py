@@ -27,8 +27,9 @@ from autoseg.records import (
     amend,
 )
 from autoseg.steps import topology
-from autoseg.steps.design import SAFE, Room, Variant, class_weights, design, memory_of, network_of, require_parts
+from autoseg.steps.design import SAFE, Room, Variant, class_weights, design, memory_of, network_of
 from autoseg.steps.plan import make
+from autoseg.steps.suited import require_parts
 from autoseg.steps.topology import Limits, Topology
 
 QUESTION = Question(
@@ -130,6 +131,13 @@ def test_class_weights_come_where_the_loss_takes_them() -> None:
         ({"train.loss": "wce"}, "the plan has no class weights"),
         ({"train.loss": "wce", "train.class_weights": [1, 2]}, "2 class weights for 3 outputs"),
         ({"train.depth_weights": [1, 1]}, r"\[1.0, 1.0\] cannot weigh 3 heads"),
+        ({"train.sampling": {"name": "hardd"}}, "unknown sampling 'hardd'.*did you mean hard"),
+        ({"train.sampling": {"name": "hard", "options": {"every": 3}}}, "every is 3, not at least 16"),
+        (
+            {"train.augment": [{"name": "copy_paste", "options": {"classes": [1, 3]}}]},
+            r"classes \[3\].*indices of 1 to 2",
+        ),
+        ({"network.inserts": [{"part": {"name": "rater"}, "place": "head"}]}, "has 2 vectors, the task 0 raters"),
         ({"network.inserts": [{"part": {"name": "se"}, "place": "join"}]}, "unknown fusion 'se'"),
         ({"network.inserts": [{"part": {"name": "se"}, "place": "skip", "stages": [7, 9]}]}, "no stage of skip"),
         ({"network.inserts": [{"part": {"name": "aspp"}, "place": "skip"}]}, "aspp does not stand at skip"),

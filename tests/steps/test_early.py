@@ -9,6 +9,7 @@ from torch import nn
 
 from autoseg.arrays.metrics import dice
 from autoseg.records import Channel, Configuration, Memory, Network, Part, Question, Train
+from autoseg.steps import predict
 from autoseg.steps.batches import Batches
 from autoseg.steps.early import CASES, FORWARD, LOOKS, SHARE, _tiles, averaged, looks, whole_dice
 from autoseg.steps.learner import build
@@ -57,17 +58,18 @@ def validation(shapes, settings: Configuration) -> Batches:
 @pytest.mark.parametrize("patch", [(8, 8, 8), (8, 8)])
 @pytest.mark.parametrize("steps", [1, 7, 40, 300, 5000])
 @pytest.mark.parametrize("shapes", [[(8, 8, 8)] * 9, [(20, 30, 40)] * 3, [(5, 6, 7), (40, 40, 40)]])
-def test_what_is_looked_at_costs_no_more_than_its_share(patch, steps, shapes) -> None:
+@pytest.mark.parametrize("processes", [1, 4])
+def test_what_is_looked_at_costs_no_more_than_its_share(patch, steps, shapes, processes) -> None:
     settings = configuration(patch, steps=steps)
-    found = looks(validation(shapes, settings), settings, 3)
+    found = looks(validation(shapes, settings), settings, 3, processes)
     if found is None:
         fewest = min(_tiles(shape, settings) for shape in [shapes[0]])
-        assert fewest * FORWARD > SHARE * steps * settings.batch
+        assert fewest * FORWARD > SHARE * steps * settings.batch / processes
         return
     assert 1 <= len(found.cases) <= CASES and len(set(found.cases)) == len(found.cases)
     assert 1 <= len(found.steps) <= LOOKS and max(found.steps) == steps and min(found.steps) >= 1
     tiles = sum(_tiles(shapes[number], settings) for number in found.cases)
-    assert len(found.steps) * tiles * FORWARD <= SHARE * steps * settings.batch
+    assert len(found.steps) * tiles * FORWARD <= SHARE * steps * settings.batch / processes
 
 
 def test_a_long_run_looks_at_the_most_cases_as_often_as_it_may() -> None:
@@ -115,3 +117,19 @@ def test_the_running_average_is_there_within_and_the_weights_are_back_after() ->
     with averaged(learner):
         assert all(torch.equal(value, before[name] + 1) for name, value in learner.network.named_parameters())
     assert all(torch.equal(value, before[name]) for name, value in learner.network.state_dict().items())
+
+
+def test_memory_that_does_not_hold_a_case_leaves_its_dice_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = configuration(steps=100_000)
+    found = looks(validation([(12, 9, 10)], settings), settings, 3)
+    learner = build(settings, QUESTION, 0, CPU, "float32")
+    assert found is not None
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(predict, "predict_logits", full)
+    assert whole_dice(learner, found) == (None, None)
+    monkeypatch.setattr(predict, "predict_logits", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        whole_dice(learner, found)

@@ -9,9 +9,9 @@ import pytest
 from autoseg.errors import BadData, BadPlan, BadUsage
 from autoseg.parts import AUGMENTATIONS, NORMALISERS, RESAMPLERS
 from autoseg.records import CaseFacts, Channel, Fault, Fingerprint, Intensity, Plan, Question, Target, amend, parse
-from autoseg.steps.design import require_parts
 from autoseg.steps.plan import configuration_of, hours, make, schedule_for, steps_in
 from autoseg.steps.preprocess import inputs
+from autoseg.steps.suited import require_parts
 
 CPU = Target(device="cpu", memory=16 * 10**9, threads=2)
 CUDA = Target(device="cuda", memory=8 * 10**9)

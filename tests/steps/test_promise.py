@@ -9,12 +9,12 @@ from autoseg.steps.promise import LASTING, promised, sentence
 
 
 def log(steps: int, errors, classes: int = 2):
-    """Looks at ten steps; the classes' Dice lie around the mean."""
+    """Points at ten steps; the classes' Dice lie around the mean."""
     for number in range(1, 11):
         step = steps * number // 10
         mean = 1 - errors(step)
         spread = 0.01 * np.linspace(-1, 1, classes)
-        yield {"step": step, "loss": 0.1, "whole_dice": {f"c{n}": mean + off for n, off in enumerate(spread)}}
+        yield {"step": step, "loss": 0.1, "pseudo_dice": {f"c{n}": mean + off for n, off in enumerate(spread)}}
         yield {"step": step + 1, "loss": 0.1}
 
 
@@ -33,9 +33,10 @@ def test_a_flat_or_falling_curve_promises_nothing(errors) -> None:
 
 def test_nothing_is_promised_where_nothing_is_known() -> None:
     assert promised([], 100, 0.5) is None
-    assert promised(list(log(100, lambda t: 0.5))[:10], 100, 0.5) is None  # the first half alone
+    assert promised(list(log(100, lambda t: 0.5))[:8], 100, 0.5) is None  # the first 40 steps alone
     assert promised(log(100, lambda t: 0.5), 100, 1.0) is None
-    empty = [{"step": 10 * n, "whole_dice": {"a": None}} for n in range(11)]
+    assert promised([{"step": 90, "pseudo_dice": 3}, {"pseudo_dice": {"a": 1.0}}] * 9, 100, 0.5) is None
+    empty = [{"step": 10 * n, "pseudo_dice": {"a": None}} for n in range(11)]
     assert promised(empty, 100, 0.5) is None
 
 

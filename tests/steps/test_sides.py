@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from autoseg.errors import BadPlan, BadUsage
@@ -93,3 +94,24 @@ def test_what_spells_no_pairs_is_refused(texts, said) -> None:
 )
 def test_names_that_differ_in_left_and_right_alone_are_found(classes, expected) -> None:
     assert likely(classes) == expected
+
+
+def test_no_way_of_moving_a_patch_both_exchanges_the_classes_and_does_not() -> None:
+    """Flips, turns and rotations of a flat plan: the same exact matrix always has the same classes."""
+    one = configuration(2, mirrored={})
+    parts = (Part(name="affine", options={"degrees": 180.0}), Part(name="turns"), *one.train.augment)
+    wild = one.model_copy(update={"train": one.train.model_copy(update={"augment": parts})})
+    augment = exchanged(plan(one=wild), [("left hip", "right hip")]).configurations["one"].train.augment
+    assert [part.name for part in augment] == ["affine", "noise", "mirror"]
+    assert augment[0].options["degrees"] == 90.0
+    mirror, rng = AUGMENTATIONS.build(augment[2], dims=2), np.random.default_rng(0)
+    met: dict[bytes, set[bool]] = {}
+    for _ in range(200):
+        matrix = mirror.matrix(rng, (8, 8))
+        met.setdefault(matrix.tobytes(), set()).add(bool(mirror.exchanged(matrix)))
+    assert len(met) == 4 and all(len(swapped) == 1 for swapped in met.values())
+
+
+def test_the_background_has_no_other_side() -> None:
+    with pytest.raises(BadUsage, match="'background' is the background"):
+        parsed(["background=spine"], HIPS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from autoseg.steps import train
 from autoseg.steps.early import pseudo_dice
 from autoseg.steps.learner import Learner, build
 from autoseg.steps.weights import load_network, weights_of
+from autoseg.steps.world import World
 
 CPU = torch.device("cpu")
 QUESTION = Question(reader="nifti", channels=(Channel(name="a", kind="other"),), labels={"background": 0, "a": 1})
@@ -299,6 +301,30 @@ def test_no_memory_for_a_single_sample_ends_the_run_and_changes_nothing() -> Non
         run(one, 1)
     one.network = one.network.network
     assert same(before, one.tensors()) and one.step == 0
+
+
+def tight(fails: int) -> Learner:
+    """Lacks the memory for the labels of other processes so many times."""
+
+    class Tight(World):
+        def whole(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+            nonlocal fails
+            fails -= 1
+            if fails >= 0:
+                raise torch.OutOfMemoryError("out of memory")
+            return super().whole(tensors)
+
+    one = learner(**{"train.optimiser.name": "sgd"})
+    one.world = Tight()
+    return one
+
+
+def test_memory_that_runs_out_over_the_labels_leads_to_pieces_or_the_end() -> None:
+    roomy, one = tight(0), tight(1)
+    told = run(one, 1)
+    assert told[0].pieces == 2 and told[0].loss == pytest.approx(run(roomy, 1)[0].loss, rel=1e-4)
+    with pytest.raises(RunFailed, match=r"single sample.*--memory"):
+        run(tight(9), 1)
 
 
 def test_the_log_line_names_the_classes() -> None:

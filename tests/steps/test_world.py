@@ -175,10 +175,8 @@ def alone() -> dict[str, torch.Tensor]:
 def test_all_processes_find_the_same_to_the_last_bit(together: list[dict[str, torch.Tensor]]) -> None:
     one, other = together
     assert one.keys() == other.keys() and len(one) > 100
-    differ = [name for name in one if name != "drawn" and not torch.equal(one[name], other[name].nan_to_num(0))]
-    assert [name for name in differ if not torch.equal(one[name].isnan(), other[name].isnan())] == []
-    assert all("losses" in name for name in differ)
-    assert not torch.equal(one["drawn"], other["drawn"])  # what they drop differs
+    bits = [{name: value.numpy().tobytes() for name, value in found.items()} for found in together]  # NaN is among them
+    assert [name for name in one if bits[0][name] != bits[1][name]] == ["drawn"]  # what they drop differs
 
 
 def test_the_gradients_are_those_of_the_whole_batch_whatever_the_loss(
@@ -252,7 +250,7 @@ def test_devices_are_those_of_the_machine_in_order() -> None:
 
 
 def test_the_environment_tells_which_process_this_is() -> None:
-    assert told({}) == ALONE == told({"WORLD_SIZE": "1", "RANK": "0"})
+    assert told({}) == ALONE == told({"WORLD_SIZE": "1", "RANK": "0"}) == told({**VARIABLES, "WORLD_SIZE": ""})
     assert told(VARIABLES) == World(1, 2, 1)
     with joined({"RANK": "3"}) as world:
         assert world == ALONE

@@ -205,7 +205,7 @@ def test_the_current_task_and_plan_are_kept(home: Path) -> None:
 def test_what_was_not_made_yet_is_none_or_told(home: Path) -> None:
     assert Home(home).folds("Task04") is None
     assert Home(home).fingerprint("Task04") is None
-    assert Home(home).finished_runs("Task04", "default") == []
+    assert Home(home).runs("Task04", "default") == []
     with pytest.raises(BadUsage, match="autoseg plan Task04 --as wide"):
         Home(home).plan("Task04", "wide")
     folds = Folds(rule="r", folds=(("a",),))
