@@ -30,6 +30,7 @@ from autoseg.records import (
     Objects,
     Part,
     Plan,
+    Predicted,
     Question,
     Record,
     Run,
