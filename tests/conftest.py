@@ -57,6 +57,14 @@ def _one_thread(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _known_speed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The speed of this machine is taken as known, as the plans of tests would differ by it; the demo measures it."""
+    name = request.module.__name__
+    if name.startswith(("tests.pipeline", "tests.cli", "tests.test_story")) and not name.endswith("test_demo"):
+        monkeypatch.setattr("autoseg.pipeline.clock.Clock._measured", lambda *_: 0.1)
+
+
+@pytest.fixture(autouse=True)
 def _no_plugin_outlives_its_test() -> Iterator[None]:
     """The tables are those of autoseg again after every test, and the modules of plug-ins are forgotten."""
     before = set(sys.modules)

@@ -144,7 +144,10 @@ def test_what_is_given_is_the_prediction_of_the_fold_that_held_the_case_out(trai
         assert np.array_equal(blosc2.open(str(file))[:], expected) and expected.any()
 
 
-@pytest.mark.parametrize("stop", ["a fold's validation", "bringing in", "the cascade"])
+@pytest.mark.parametrize(
+    "stop",
+    [*(pytest.param(word, marks=pytest.mark.slow) for word in ("a fold's validation", "bringing in")), "the cascade"],
+)
 def test_a_stop_anywhere_and_the_same_command_are_as_never_stopped(
     trained: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, stop: str
 ) -> None:

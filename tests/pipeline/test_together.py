@@ -82,6 +82,7 @@ def test_two_processes_of_torchrun_train_the_run_of_one(
     assert scored[0].dice == pytest.approx(scored[1].dice, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_all_and_the_run_goes_on_with_two_or_one(
     planned: Path, tmp_path_factory: pytest.TempPathFactory, launch
 ) -> None:
