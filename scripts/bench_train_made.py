@@ -64,5 +64,6 @@ def stored_volume(folder: Path, shape: tuple[int, int, int], seed: int) -> Store
     rng = np.random.default_rng(seed)
     image, label = balls(shape, rng)
     image = (image - image.mean()) / image.std()
-    Preprocessed(folder).save("case", "made", image[None], label, {1: np.argwhere(label)[:10_000].astype(np.int32)})
+    points = {1: np.argwhere(label)[:10_000].astype(np.int32)}
+    Preprocessed(folder).save("case", "made", image[None], {0: label}, points)
     return Preprocessed(folder).open("case")
