@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,3 +173,20 @@ def balls_2d(home: Path) -> Path:
     task = {"channel_names": {"0": "grey"}, "labels": {"background": 0, "disc": 255}, "file_ending": ".png"}
     (folder / "dataset.json").write_text(json.dumps(task))
     return home
+
+
+@contextmanager
+def stopped_at(step: int) -> Iterator[None]:
+    """Trainings inside are stopped by the keyboard before this step."""
+    from autoseg.steps import train
+
+    learn = train.learn
+
+    def until_then(learner: Any, *more: Any) -> float:
+        if learner.step == step:
+            raise KeyboardInterrupt
+        return learn(learner, *more)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(train, "learn", until_then)
+        yield

@@ -82,7 +82,7 @@ def train(
         configuration, _fold(fold), steps, seconds(budget) if budget else None,
         plugins=session.plugins, **options,
     )  # fmt: skip
-    with joined(os.environ) as world:
+    with joined(os.environ) as world:  # the launcher's protocol: torchrun tells each process which one it is so
         made = led(world, Plan, lambda: session.plan(task, plan))
         folder = run(session.home, made, wish, session.voice if world.rank == 0 else Silent(), world)
     if world.rank > 0:
@@ -96,7 +96,7 @@ def train(
 
 def require_alone(command: str) -> None:
     """Raises: BadUsage where several processes were started, as each of them would do the same to the same files."""
-    size = os.environ.get("WORLD_SIZE", "")
+    size = os.environ.get("WORLD_SIZE", "")  # as torchrun sets it
     if size.isdecimal() and int(size) > 1:
         what = f"{command} is the work of one process, and {size} were started"
         raise BadUsage(what, where="WORLD_SIZE", remedy="start it without torchrun, or unset WORLD_SIZE")

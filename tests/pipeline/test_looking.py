@@ -14,6 +14,7 @@ from autoseg.cli import main
 from autoseg.steps import sheet, train
 from autoseg.steps.learner import Learner
 from autoseg.store import Home, RunFolder
+from tests.conftest import stopped_at
 from tests.pipeline.test_training import SMALL_PLAN
 
 PLAN = [*SMALL_PLAN, "--set", "configurations.2d.batch=3"]
@@ -125,15 +126,7 @@ def test_the_curves_of_a_run_are_drawn_and_go_on_when_it_does(planned: Path, mon
     from autoseg.pipeline import recording
 
     monkeypatch.setattr(recording, "SAVE_SECONDS", 0.0)
-    learn = train.learn
-
-    def until_the_third(learner: Learner, *more: Any) -> float:
-        if learner.step == 3:
-            raise KeyboardInterrupt
-        return learn(learner, *more)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(train, "learn", until_the_third)
+    with stopped_at(3):
         assert run(planned, "train", "2d", "0", "--steps", "5").exit_code == 130
     half = folder(planned).progress_file.read_text()
     assert "3 steps," in half

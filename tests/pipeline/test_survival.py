@@ -14,9 +14,8 @@ from click.testing import CliRunner, Result
 
 from autoseg.cli import main
 from autoseg.records import Checkpoint
-from autoseg.steps import train as step
-from autoseg.steps.learner import Learner
 from autoseg.store import Home, RunFolder, load_tensors, lock
+from tests.conftest import stopped_at
 from tests.pipeline.test_training import PLAN
 
 TASK = "Task02_Discs"
@@ -145,18 +144,10 @@ def test_a_preprocessed_case_that_is_cut_short_is_made_anew(planned: Path) -> No
     assert same(weights(folder(planned)), weights(RunFolder(folder(planned).folder.with_name("seed_0.old1"))))
 
 
-def test_a_stop_by_the_keyboard_goes_on_where_it_was(planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_by_the_keyboard_goes_on_where_it_was(planned: Path) -> None:
     assert train(planned, "--steps", "5", "--seed", "0").exit_code == 0
     whole = weights(folder(planned))
-    learn = step.learn
-
-    def until_the_fourth(learner: Learner, *more: Any) -> float:
-        if learner.step == 4:
-            raise KeyboardInterrupt
-        return learn(learner, *more)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(step, "learn", until_the_fourth)
+    with stopped_at(4):
         assert train(planned, "--steps", "5", "--fresh").exit_code == 130
     assert train(planned, "--steps", "5").exit_code == 0
     assert same(weights(folder(planned)), whole)
