@@ -15,7 +15,7 @@ from torch import Tensor
 from autoseg.arrays.metrics import mean_of
 from autoseg.image import IGNORE
 from autoseg.records import Configuration
-from autoseg.steps import predict
+from autoseg.steps import predict, tiling
 from autoseg.steps.backward import is_out_of_memory
 from autoseg.steps.batches import Batches
 from autoseg.steps.device import autocast, give_back
@@ -80,7 +80,7 @@ def looks(validation: Batches, configuration: Configuration, outputs: int, proce
 
 def _tiles(shape: Sequence[int], configuration: Configuration) -> int:
     patch = (1,) * (3 - configuration.dims) + configuration.patch
-    return len(predict.tiles([max(size, edge) for size, edge in zip(shape, patch, strict=True)], patch, 0.5))
+    return len(tiling.tiles([max(size, edge) for size, edge in zip(shape, patch, strict=True)], patch, 0.5))
 
 
 def whole_dice(learner: Learner, found: Looks) -> tuple[float | None, ...]:
@@ -103,7 +103,14 @@ def whole_dice(learner: Learner, found: Looks) -> tuple[float | None, ...]:
 def _of_case(learner: Learner, found: Looks, number: int) -> Tensor:
     image, label = found.source.whole(number)
     logits = predict.predict_logits(
-        image, [learner.network], found.configuration, found.outputs, learner.device, learner.precision, 0.5, ()
+        image,
+        [learner.network],
+        found.configuration,
+        found.outputs,
+        learner.device,
+        learner.precision,
+        0.5,
+        tiling.Flips(),
     )
     target = torch.from_numpy(label)[None]
     if learner.members is None:

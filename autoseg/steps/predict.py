@@ -1,30 +1,80 @@
-"""Sliding-window prediction: Gaussian weights, mirroring, several networks averaged."""
+"""Prediction: members swept over an image, averaged on its own grid, piece by piece."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from math import ceil
-from types import MappingProxyType
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil, prod
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoseg.arrays.boxes import pad_to
-from autoseg.arrays.resample import resample_logits, resample_regions
-from autoseg.augment.spatial import Mirror
-from autoseg.errors import BadPlan
-from autoseg.image import Array, Image
-from autoseg.parts import AUGMENTATIONS
-from autoseg.records import Configuration, Question
+from autoseg.arrays.boxes import Box
+from autoseg.errors import BadUsage
+from autoseg.image import Array, Image, Mask
+from autoseg.records import Configuration, Part, Question
 from autoseg.steps import cases, earlier, preprocess
 from autoseg.steps.device import Precision, autocast
+from autoseg.steps.pieces import Piece, Source
+from autoseg.steps.preprocess import Geometry
+from autoseg.steps.restoring import Stream, logits_on_grid, needed, steps
+from autoseg.steps.sweep import ArraySource, Sweep
+from autoseg.steps.tiling import Flips, logits_and_disagreement, mean_logits, mirror_axes, output_orders
 
-Start = tuple[int, int, int]
-Orders = Mapping[int, Sequence[int]]  # mirrored axis -> which output takes the place of each
-NO_ORDERS: Orders = MappingProxyType({})
+ROOM = 8 * 1024**3  # bytes for a front where no ceiling is given
+CHUNK = 128 * 1024**2  # bytes of rows that are restored at once, at most
+NO_FLIPS = Flips()
+EDGE = 256  # what cuts of a raster are multiples of: the blocks of a tiled file
+
+
+@dataclass(frozen=True)
+class How:
+    """What a prediction trades accuracy, time and memory by.
+
+    Attributes:
+        step: distance of neighbouring tiles as a share of the patch, in (0, 1].
+        mirror: average over the flips that the networks were trained with.
+        scales: the image is also looked at so many times larger; the probabilities are averaged.
+        room: bytes that the open front and what is restored of it may take.
+        at_once: tiles and flips that go through a network together.
+        probabilities, disagreement: whether the pieces have them.
+    """
+
+    step: float = 0.5
+    mirror: bool = True
+    scales: tuple[float, ...] = (1.0,)
+    room: int = ROOM
+    at_once: int = 1
+    probabilities: bool = False
+    disagreement: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image as a member sees it, and the way back to the image's grid.
+
+    `valid` is where a box of the image's grid has measurements, None: everywhere.
+    """
+
+    source: Source
+    geometry: Geometry
+    valid: Callable[[Box], Mask | None] = lambda box: None
+
+
+@dataclass(frozen=True)
+class View:
+    """A prepared image and the networks of one configuration that answer it, averaged."""
+
+    prepared: Prepared
+    networks: Sequence[nn.Module]
+    configuration: Configuration
+    device: torch.device
+    precision: Precision
+    channels: int = 0  # of the image; further ones are those of an earlier stage
+    flips: Flips = field(default_factory=Flips)
 
 
 def predict(
@@ -40,55 +90,320 @@ def predict(
     before: Array | None = None,
 ) -> Array:
     """The label of an image, on its grid, in the task's values; so is `before`, the label of an earlier stage."""
+    how = How(step=step, mirror=mirror)
+    seen = views(image, [(networks, configuration, precision)], question, device, how, {0: before})
+    return label_of(image.shape, pieces(seen, question, how), question)
+
+
+def views(
+    image: Image,
+    members: Sequence[tuple[Sequence[nn.Module], Configuration, Precision]],
+    question: Question,
+    device: torch.device,
+    how: How,
+    before: Mapping[int, Array | None],
+) -> list[View]:
+    """The image prepared for every member (by number: with the label of an earlier stage) at every scale."""
+    found = []
+    for number, (networks, configuration, precision) in enumerate(members):
+        for scale in how.scales:
+            scaled = at_scale(configuration, scale, image)
+            prepared = prepare(image, scaled, question, before.get(number))
+            found.append(view(prepared, networks, scaled, question, device, precision, how))
+    return found
+
+
+def prepare(image: Image, configuration: Configuration, question: Question, before: Array | None = None) -> Prepared:
+    """A whole image in memory, with the channels of an earlier stage's label where there is one."""
     array, geometry = preprocess.prepare_image(image, configuration, question)
-    axes = mirror_axes(configuration) if mirror else ()
-    orders, inputs = output_orders(configuration, question) if mirror else NO_ORDERS, NO_ORDERS
     if before is not None:
-        inputs = {axis: earlier.input_order(order, len(array), question) for axis, order in orders.items()}
         array = earlier.add_channels(array, before, image, geometry, question)
-    logits = predict_logits(
-        array, networks, configuration, len(question.outputs), device, precision, step, axes, orders, inputs
-    )
+    valid = image.valid
+    return Prepared(ArraySource(array), geometry, lambda box: None if valid is None else valid[box])
+
+
+def view(
+    prepared: Prepared, networks: Sequence[nn.Module], configuration: Configuration, question: Question,
+    device: torch.device, precision: Precision, how: How,
+) -> View:  # fmt: skip
+    """The prepared image with the networks that answer it, and how they see it mirrored."""
+    flips = Flips()
+    if how.mirror:
+        orders, channels = output_orders(configuration, question), prepared.source.channels
+        own = preprocess.channels(configuration.normalise)
+        inputs = {axis: earlier.input_order(order, own, question) for axis, order in orders.items() if channels > own}
+        flips = Flips(mirror_axes(configuration), orders, inputs)
+    for network in networks:
+        network.eval()
+    return View(prepared, networks, configuration, device, precision, flips=flips)
+
+
+def at_scale(configuration: Configuration, scale: float, image: Image) -> Configuration:
+    """The configuration to see the image so many times larger."""
+    if scale == 1:
+        return configuration
+    kept = configuration.resample.name == "keep"
+    spacing, flat = configuration.spacing, len(image.spacing) == 2
+    if kept:
+        own = (1.0, *image.spacing) if flat else image.spacing
+        spacing = tuple(own[axis] for axis in configuration.axes[-configuration.dims :])
+    resample = Part(name="spline") if kept else configuration.resample
+    return configuration.model_copy(update={"spacing": tuple(s / scale for s in spacing), "resample": resample})
+
+
+def label_of(shape: tuple[int, ...], found: Iterator[Piece], question: Question) -> Array:
+    """The label (*S) of all pieces of an image of this shape, in the task's values."""
+    indices = np.empty(shape, np.uint8)
+    for piece in found:
+        indices[piece.box] = piece.indices
+    return cases.to_values(indices, question)
+
+
+# -- pieces --------------------------------------------------------------------------------------------
+
+
+def pieces(seen: Sequence[View], question: Question, how: How) -> Iterator[Piece]:
+    """The image, box after box, as soon as each is predicted: along its longest axis, what lies outside the crop first.
+
+    Several views are averaged as probabilities; one alone is decided by its logits.
+    Raises: BadUsage where the room does not hold the front of the smallest part of the image.
+    """
+    geometry = seen[0].prepared.geometry
+    yield from _outside(geometry, question, how)
+    axis, cuts = plan_cuts(seen, question, how)
+    for cut in cuts:
+        streams = [_stream(one, question, how, axis, cut) for one in seen]
+        for box, answer in _joined(streams, seen, question, how, axis, cut):
+            yield _piece(box, answer, seen[0].prepared, how)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    indices: NDArray[np.uint8]
+    probabilities: Tensor | None = None
+    disagreement: Tensor | None = None
+
+
+def _outputs(question: Question, how: How) -> int:
+    return len(question.outputs) + how.disagreement
+
+
+def _stream(one: View, question: Question, how: How, axis: int, cut: Box) -> Stream:
+    """What a view answers in a cut of the crop, whose axes are the image's."""
+    geometry, turned = one.prepared.geometry, tuple(cut[a] for a in one.prepared.geometry.axes)
+    sweep = sweep_of(one, question, how, axis, turned)
+    return Stream(sweep, geometry.cropped, geometry.coarse, turned)
+
+
+def sweep_of(one: View, question: Question, how: How, axis: int, cut: Box) -> Sweep:
+    """The sweep of a view along an axis of the image; `cut` is in the plan's axes."""
+    source, geometry, configuration = one.prepared.source, one.prepared.geometry, one.configuration
+    return Sweep(
+        source, (1,) * (3 - configuration.dims) + configuration.patch, how.step, geometry.axes.index(axis),
+        _outputs(question, how), answer_of(one, question, how),
+        box=needed(source.shape, geometry.cropped, geometry.coarse, cut), batch=configuration.batch, device=one.device,
+        kept=_where(one, question, how),
+    )  # fmt: skip
+
+
+def _where(one: View, question: Question, how: How) -> torch.device:
+    """A GPU keeps the front where half of its free memory holds all of it, else the CPU does."""
+    if one.device.type != "cuda":
+        return torch.device("cpu")
+    free, _ = torch.cuda.mem_get_info(one.device)
+    bytes_of_all = 4 * (_outputs(question, how) + 1) * prod(one.prepared.source.shape)
+    return one.device if bytes_of_all < free / 2 else torch.device("cpu")
+
+
+def answer_of(one: View, question: Question, how: How) -> Callable[[Tensor], Tensor]:
+    """Tiles (B, C, z, y, x) to logits (B, K, z, y, x), and the disagreement after them where it is wanted."""
+    configuration, at_once = one.configuration, [how.at_once]
+
+    def once(batch: Tensor) -> Tensor:
+        with autocast(one.device, one.precision):
+            if how.disagreement:
+                regions = bool(question.regions)
+                return logits_and_disagreement(one.networks, batch, one.flips, at_once[0], regions=regions)
+            return mean_logits(one.networks, batch, one.flips, at_once[0])
+
+    def halved(batch: Tensor) -> Tensor:
+        """Where a GPU's memory runs out, in smaller parts from then on."""
+        try:
+            return once(batch)
+        except torch.OutOfMemoryError:
+            if at_once[0] == 1 and len(batch) == 1:
+                raise
+            torch.cuda.empty_cache()
+            at_once[0] = 1
+            middle = max(1, len(batch) // 2)
+            return torch.cat([halved(half) for half in (batch[:middle], batch[middle:]) if len(half)])
+
+    def answer(batch: Tensor) -> Tensor:
+        size = batch.shape[2:]
+        found = halved(batch.reshape(*batch.shape[:2], *configuration.patch)).float()
+        return found.reshape(*found.shape[:2], *size)
+
+    return answer
+
+
+def _joined(
+    streams: Sequence[Stream], seen: Sequence[View], question: Question, how: How, axis: int, cut: Box
+) -> Iterator[tuple[Box, _Answer]]:
+    """The boxes of a cut, in the image's axes, with what all streams say of them."""
+    whole = len(streams) > 1 or how.probabilities or how.disagreement
+    sizes = [part.stop - part.start for part in cut]
+    per_row = prod(sizes) // sizes[axis] * (12 * _outputs(question, how) if whole else 16)
+    each = max(1, min(CHUNK, how.room // 8) // max(1, per_row))
+    row, stop = cut[axis].start, cut[axis].stop
+    while row < stop:
+        for stream in streams:
+            while stream.ready <= row:
+                stream.advance()
+        until = min(stream.ready for stream in streams)
+        for rows in steps(row, until, each):
+            box = tuple(rows if a == axis else part for a, part in enumerate(cut))
+            yield (
+                box,
+                _together(streams, seen, question, how, axis, rows)
+                if whole
+                else _alone(streams[0], seen[0], question, axis, rows),
+            )
+        row = until
+
+
+def _alone(stream: Stream, one: View, question: Question, axis: int, rows: slice) -> _Answer:
+    """The decision of one view by its logits."""
     if question.regions:
         written = [cases.index_of(question)[value] for value in question.written]
-        indices = resample_regions(logits, written, geometry.cropped, coarse=geometry.coarse)
+        found = stream.regions(rows, written)
     else:
-        indices = resample_logits(logits, geometry.cropped, coarse=geometry.coarse)
-    return cases.to_values(preprocess.restore(indices, geometry), question)
+        found = stream.classes(rows)
+    return _Answer(_turned(found, one, axis).cpu().numpy())
 
 
-def mirror_axes(configuration: Configuration) -> tuple[int, ...]:
-    """The axes the networks were trained to see mirrored: those of the plan's mirror augmentation."""
-    mirror = _mirror(configuration)
-    return () if mirror is None else mirror.axes
+def _together(
+    streams: Sequence[Stream], seen: Sequence[View], question: Question, how: How, axis: int, rows: slice
+) -> _Answer:
+    """The mean probabilities of all views, the decision by them, and how much the views and their networks disagree."""
+    from autoseg.steps.tiling import entropy
+
+    outputs, regions = len(question.outputs), bool(question.regions)
+    mean: Tensor | None = None
+    inner, apart = 0.0, None
+    for stream, one in zip(streams, seen, strict=True):
+        logits = _turned(stream.logits(rows), one, axis).float().cpu()
+        chances = torch.sigmoid(logits[:outputs]) if regions else torch.softmax(logits[:outputs], 0)
+        mean = chances if mean is None else mean + chances
+        if how.disagreement:
+            inner = inner + entropy(chances[None], regions=regions)[0] / len(streams)
+            apart = logits[outputs] if apart is None else apart + logits[outputs]
+    assert mean is not None
+    mean = mean / len(streams)
+    if apart is not None:
+        apart = (apart / len(streams) + entropy(mean[None], regions=regions)[0] - inner).clamp(min=0)
+    if regions:
+        indices = torch.zeros(mean.shape[1:], dtype=torch.uint8)
+        for output, value in enumerate(question.written):
+            indices[mean[output] > 0.5] = cases.index_of(question)[value]
+    else:
+        indices = mean.argmax(0).to(torch.uint8)
+    return _Answer(indices.numpy(), mean if how.probabilities else None, apart)
 
 
-def output_orders(configuration: Configuration, question: Question) -> Orders:
-    """How the outputs change places when an axis is mirrored: those of the classes, or regions, that are exchanged.
+def _turned(found: Tensor, one: View, axis: int) -> Tensor:
+    """What has the swept axis in front and the plan's others behind it, in the image's axes (…, z, y, x)."""
+    axes = one.prepared.geometry.axes
+    order = [axis, *(a for a in axes if a != axis)]
+    lead = found.ndim - 3
+    return found.permute(*range(lead), *(lead + order.index(a) for a in range(3)))
 
-    Raises: BadPlan when the mirror augmentation exchanges classes that the task does not have, or half of a region.
+
+def _piece(box: Box, answer: _Answer, prepared: Prepared, how: How) -> Piece:
+    """An answer in a box of the crop as a piece of the image."""
+    geometry = prepared.geometry
+    there = tuple(slice(part.start + b.start, part.stop + b.start) for part, b in zip(box, geometry.box, strict=True))
+    flat = geometry.dims == 2
+    where = there[1:] if flat else there
+
+    def cut(tensor: Tensor | None, axis: int) -> Tensor | None:
+        return tensor.select(axis, 0) if tensor is not None and flat else tensor
+
+    indices = answer.indices[0] if flat else answer.indices
+    return Piece(
+        where, indices, prepared.valid(where), cut(answer.probabilities, 1), cut(answer.disagreement, 0)
+    )  # fmt: skip
+
+
+def _outside(geometry: Geometry, question: Question, how: How) -> Iterator[Piece]:
+    """What lies outside the crop of a volume: background, said with certainty."""
+    shape, inner = geometry.shape, geometry.box
+    for axis in range(3):
+        rest = [slice(0, n) if a > axis else part for a, (n, part) in enumerate(zip(shape, inner, strict=True))]
+        for part in (slice(0, inner[axis].start), slice(inner[axis].stop, shape[axis])):
+            if part.stop <= part.start:
+                continue
+            row = max(1, prod(b.stop - b.start for a, b in enumerate(rest) if a != axis))
+            for some in steps(part.start, part.stop, max(1, CHUNK // (8 * _outputs(question, how) * row))):
+                box = tuple(some if a == axis else b for a, b in enumerate(rest))
+                yield _nothing(box, question, how)
+
+
+def _nothing(box: Box, question: Question, how: How) -> Piece:
+    size = tuple(part.stop - part.start for part in box)
+    chances = None
+    if how.probabilities:
+        chances = torch.zeros((len(question.outputs), *size))
+        if not question.regions:
+            chances[0] = 1
+    apart = torch.zeros(size) if how.disagreement else None
+    return Piece(box, np.zeros(size, np.uint8), None, chances, apart)
+
+
+# -- what fits -----------------------------------------------------------------------------------------
+
+
+def plan_cuts(seen: Sequence[View], question: Question, how: How) -> tuple[int, list[Box]]:
+    """The axis of the image that is swept, and the parts of the crop that are swept one after the other.
+
+    The axis is the one whose open front is the smallest, which as a rule is the longest; of rasters the rows are
+    swept. Where the room does not hold the front, the crop is cut across the other axes; what tiles of two parts
+    share is predicted twice.
+    Raises: BadUsage where no cut is small enough.
     """
-    mirror = _mirror(configuration)
-    if mirror is None or mirror.swap_axis is None:
-        return NO_ORDERS
-    index = cases.index_of(question)
-    groups = [frozenset([number]) for number in range(len(question.classes))]
-    known = frozenset().union(*groups)
-    if question.regions:
-        groups = [frozenset(index[value] for value in values) for values in question.regions.values()]
-    other = {one: two for pair in mirror.swap for one, two in (pair, pair[::-1])}
-    turned = [frozenset(other.get(number, number) for number in group) for group in groups]
-    if not (known.issuperset(other) and set(turned) == set(groups)):
-        raise BadPlan(
-            f"mirror exchanges {[list(pair) for pair in mirror.swap]}", where="train.augment",
-            expected=f"indices below {len(question.classes)} that turn each of {', '.join(question.outputs)} into one",
-        )  # fmt: skip
-    return {mirror.swap_axis: [n if to == groups[n] else groups.index(to) for n, to in enumerate(turned)]}
+    geometry = seen[0].prepared.geometry
+    crop = [part.stop - part.start for part in geometry.box]
+    axes = [1] if geometry.dims == 2 else [2, 1, 0]
+    whole = tuple(slice(0, size) for size in crop)
+    axis = min(axes, key=lambda one: _front(seen, question, how, one, whole))
+    room, parts = how.room * 3 // 4, [1, 1, 1]
+    while (front := _front(seen, question, how, axis, _cuts(crop, parts, axis, geometry)[0])) > room:
+        widths = [0 if a == axis else ceil(size / n) for a, (size, n) in enumerate(zip(crop, parts, strict=True))]
+        widest = max(range(3), key=widths.__getitem__)
+        if widths[widest] < 8:
+            what = f"the memory holds no part of the image: {front / 1e9:.1f} GB are needed for one front"
+            raise BadUsage(what, where="--ram", expected=f"above {how.room / 1e9:.1f} GB beside the image")
+        parts[widest] += 1
+    return axis, _cuts(crop, parts, axis, geometry)
 
 
-def _mirror(configuration: Configuration) -> Mirror | None:
-    part = next((part for part in configuration.train.augment if part.name == "mirror"), None)
-    return None if part is None else AUGMENTATIONS.build(part, dims=configuration.dims)
+def _cuts(crop: Sequence[int], parts: Sequence[int], axis: int, geometry: Geometry) -> list[Box]:
+    """The crop in so many parts along every axis; those of a raster end where blocks of the file do."""
+    along = []
+    for size, count in zip(crop, parts, strict=True):
+        edge = ceil(size / count)
+        if geometry.dims == 2 and count > 1 and edge > EDGE:
+            edge = ceil(edge / EDGE) * EDGE
+        along.append(list(steps(0, size, edge)))
+    return [tuple(box) for box in itertools.product(*along)]
+
+
+def _front(seen: Sequence[View], question: Question, how: How, axis: int, cut: Box) -> int:
+    """Bytes of the open fronts of all views, and of what is restored of them."""
+    total = 0
+    for one in seen:
+        turned = tuple(cut[a] for a in one.prepared.geometry.axes)
+        total += sweep_of(one, question, how, axis, turned).front
+    return total
 
 
 def predict_logits(
@@ -99,83 +414,24 @@ def predict_logits(
     device: torch.device,
     precision: Precision,
     step: float,
-    axes: Sequence[int],
-    orders: Orders = NO_ORDERS,
-    inputs: Orders = NO_ORDERS,
+    flips: Flips = NO_FLIPS,
 ) -> Tensor:
-    """Mean logits (K, z, y, x) of the networks over all tiles and mirrorings, float32 on the CPU.
+    """Mean logits (K, z, y, x) of the networks over all tiles and flips, float32 on the CPU, of a whole case.
 
     Args:
         array: (C, z, y, x), preprocessed.
         step: distance of neighbouring tiles as a share of the patch, in (0, 1].
-        axes: patch axes along which every combination of flips is averaged.
-        orders: see `output_orders`; inputs: the same of the channels of `array`.
     """
-    patch = (1,) * (3 - configuration.dims) + configuration.patch
-    padded, inside = pad_to(array, patch, 0)
-    volume = torch.from_numpy(np.ascontiguousarray(padded))
-    total = torch.zeros((classes, *padded.shape[1:]))
-    weight = torch.zeros(padded.shape[1:])
-    bell = gaussian(patch)
-    starts = tiles(padded.shape[1:], patch, step)
     for network in networks:
         network.eval()
-    for group in _chunks(starts, configuration.batch):
-        boxes = [tuple(slice(s, s + p) for s, p in zip(start, patch, strict=True)) for start in group]
-        batch = torch.stack([volume[:, z, y, x] for z, y, x in boxes]).to(device)
-        batch = batch.reshape(len(group), -1, *configuration.patch)
-        with torch.inference_mode(), autocast(device, precision):
-            answer = mean_logits(networks, batch, axes, orders, inputs).float().cpu()
-        answer = answer.reshape(len(group), classes, *patch) * bell
-        for tile, (z, y, x) in zip(answer, boxes, strict=True):
-            total[:, z, y, x] += tile
-            weight[z, y, x] += bell
-    z, y, x = inside
-    return (total / weight)[:, z, y, x]
 
+    def answer(batch: Tensor) -> Tensor:
+        with autocast(device, precision):
+            found = mean_logits(networks, batch.reshape(*batch.shape[:2], *configuration.patch), flips)
+        return found.reshape(*found.shape[:2], *batch.shape[2:])
 
-def mean_logits(
-    networks: Sequence[nn.Module],
-    batch: Tensor,
-    axes: Sequence[int],
-    orders: Orders = NO_ORDERS,
-    inputs: Orders = NO_ORDERS,
-) -> Tensor:
-    """(B, K, *patch), averaged over the networks and over every combination of flips along `axes`."""
-    flips = [chosen for n in range(len(axes) + 1) for chosen in itertools.combinations(axes, n)]
-    total: Tensor | None = None
-    for flip in flips:
-        edges = [axis + 2 for axis in flip]
-        turned = batch.flip(edges)
-        for axis in inputs.keys() & set(flip):
-            turned = turned[:, inputs[axis]]
-        for network in networks:
-            logits = network(turned)[0].float().flip(edges)
-            for axis in orders.keys() & set(flip):
-                logits = logits[:, orders[axis]]
-            total = logits if total is None else total + logits
-    assert total is not None
-    return total / (len(flips) * len(networks))
-
-
-def gaussian(patch: Sequence[int]) -> Tensor:
-    """Weights (*patch) of a tile: a Gaussian of sigma patch / 8 per axis, 1 at the centre, never below 1e-4."""
-    bell = torch.ones(())
-    for size in patch:
-        offsets = (torch.arange(size) - (size - 1) / 2) / (size / 8)
-        bell = bell[..., None] * torch.exp(-0.5 * offsets**2)
-    return (bell / bell.max()).clamp(min=1e-4)
-
-
-def tiles(shape: Sequence[int], patch: Sequence[int], step: float) -> list[Start]:
-    """Corners of tiles that cover `shape` (at least `patch`), evenly spread, at most `step` · patch apart."""
-    along = []
-    for size, edge in zip(shape, patch, strict=True):
-        count = ceil((size - edge) / max(1.0, edge * step)) + 1
-        along.append([round(i * (size - edge) / max(1, count - 1)) for i in range(count)])
-    return [(z, y, x) for z, y, x in itertools.product(*along)]
-
-
-def _chunks(starts: Sequence[Start], size: int) -> Iterator[Sequence[Start]]:
-    for first in range(0, len(starts), size):
-        yield starts[first : first + size]
+    patch = (1,) * (3 - configuration.dims) + configuration.patch
+    sweep = Sweep(
+        ArraySource(array), patch, step, 0, classes, answer, batch=configuration.batch, device=device
+    )  # fmt: skip
+    return logits_on_grid(sweep)

@@ -52,7 +52,7 @@ def exchanged(plan: Plan, pairs: Sequence[tuple[str, str]]) -> Plan:
 
 
 def _exchanged(title: str, one: Configuration, index: Sequence[Sequence[int]], question: Question) -> Configuration:
-    from autoseg.steps.predict import output_orders  # with it comes torch
+    from autoseg.steps.tiling import output_orders  # with it comes torch
 
     axis = one.axes.index(ACROSS) - (3 - one.dims)
     mirrors = [part for part in one.train.augment if part.name == "mirror"]

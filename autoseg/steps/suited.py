@@ -57,7 +57,7 @@ def _require_memory(here: str, one: Configuration, plan: Plan) -> None:
 def require(one: Configuration, question: Question) -> Survey:
     """As `require_parts`, of one configuration."""
     from autoseg.nets import survey
-    from autoseg.steps import earlier, predict
+    from autoseg.steps import earlier, tiling
 
     _require_optimiser(one)
     parts.RESAMPLERS.build(one.resample)
@@ -71,7 +71,7 @@ def require(one: Configuration, question: Question) -> Survey:
             f"batch norm with a batch of {one.batch}", where="network.norm",
             expected=f"a batch of {LEAST_BATCH} or more", remedy="take instance or group",
         )  # fmt: skip
-    orders = predict.output_orders(one, question)
+    orders = tiling.output_orders(one, question)
     for order in orders.values() if one.previous is not None else ():
         earlier.input_order(order, len(question.channels), question)
     channels = preprocess.inputs(one.normalise, question, one.previous)

@@ -12,15 +12,8 @@ from torch import nn
 from autoseg.errors import BadPlan
 from autoseg.image import Image
 from autoseg.records import Channel, Configuration, Memory, Network, Part, Question, Train
-from autoseg.steps.predict import (
-    gaussian,
-    mean_logits,
-    mirror_axes,
-    output_orders,
-    predict,
-    predict_logits,
-    tiles,
-)
+from autoseg.steps.predict import predict, predict_logits
+from autoseg.steps.tiling import Flips, gaussian, mean_logits, mirror_axes, output_orders, tiles
 
 CPU = torch.device("cpu")
 QUESTION = Question(reader="raster", channels=(Channel(name="a", kind="other"),), labels={"background": 0, "a": 200})
@@ -82,21 +75,21 @@ def test_the_gaussian_is_symmetric_and_never_zero() -> None:
 @pytest.mark.parametrize("patch", [(8, 8), (4, 8, 8)])
 def test_where_all_tiles_agree_the_stitched_logits_are_the_networks(shape, patch) -> None:
     array = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
-    logits = predict_logits(array, [Threshold()], configuration(patch), 2, CPU, "float32", 0.5, ())
+    logits = predict_logits(array, [Threshold()], configuration(patch), 2, CPU, "float32", 0.5)
     assert torch.allclose(logits[1], torch.from_numpy(array[0]), atol=1e-5)
 
 
 def test_mirroring_averages_over_all_flips() -> None:
     window = torch.randn(2, 1, 4, 6)
     plain = Gradient()(window)[0]
-    assert torch.equal(mean_logits([Gradient()], window, ()), plain)
-    mirrored = mean_logits([Gradient()], window, (0, 1))
+    assert torch.equal(mean_logits([Gradient()], window, Flips()), plain)
+    mirrored = mean_logits([Gradient()], window, Flips((0, 1)))
     assert torch.allclose(mirrored, (plain + plain.flip(3)) / 2)
 
 
 def test_several_networks_are_averaged() -> None:
     window = torch.randn(2, 1, 4, 6)
-    both = mean_logits([Threshold(), Gradient()], window, ())
+    both = mean_logits([Threshold(), Gradient()], window, Flips())
     assert torch.allclose(both, (Threshold()(window)[0] + Gradient()(window)[0]) / 2)
 
 
@@ -127,8 +120,8 @@ HANDS = Question(
 def test_what_exchanges_classes_when_mirrored_predicts_the_same_with_and_without_mirroring() -> None:
     window = torch.randn(2, 1, 4, 6)
     plain = Sides()(window)[0]
-    assert torch.allclose(mean_logits([Sides()], window, (0, 1), {1: [0, 2, 1]}), plain, atol=1e-6)
-    assert not torch.allclose(mean_logits([Sides()], window, (0, 1)), plain, atol=0.1)
+    assert torch.allclose(mean_logits([Sides()], window, Flips((0, 1), {1: [0, 2, 1]})), plain, atol=1e-6)
+    assert not torch.allclose(mean_logits([Sides()], window, Flips((0, 1))), plain, atol=0.1)
     image = Image(np.random.default_rng(0).normal(size=(1, 20, 31)).astype(np.float32), (1.0, 1.0))
     question = Question(reader="raster", channels=QUESTION.channels, labels={"background": 0, "left": 40, "right": 200})
     settings = swapping([1, 2])
