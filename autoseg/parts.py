@@ -128,7 +128,12 @@ def _takes(signature: inspect.Signature, name: str) -> bool:
 READERS = Table(
     "reader",
     "() -> autoseg.readers.Reader: reads files into an Image, writes a label onto an image's grid",
-    {"nifti": "autoseg.readers.nifti:Nifti", "raster": "autoseg.readers.raster:Raster"},
+    {
+        "nifti": "autoseg.readers.nifti:Nifti",
+        "itk": "autoseg.readers.itk:Itk",
+        "dicom": "autoseg.readers.dicom:Dicom",
+        "raster": "autoseg.readers.raster:Raster",
+    },
 )
 NORMALISERS = Table(
     "normaliser",

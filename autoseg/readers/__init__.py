@@ -50,6 +50,11 @@ class Reader(Protocol):
 ENDINGS = {  # of autoseg's own readers
     ".nii.gz": "nifti",
     ".nii": "nifti",
+    ".nrrd": "itk",
+    ".nhdr": "itk",
+    ".mha": "itk",
+    ".mhd": "itk",
+    ".dcm": "dicom",
     ".tiff": "raster",
     ".tif": "raster",
     ".png": "raster",

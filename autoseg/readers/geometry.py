@@ -48,7 +48,7 @@ def same_place(image: Image, label: Image) -> Misfit:
     away = offset(image, label)
     if away is None or away.voxels <= REMARK:
         return Misfit()
-    unit = "mm" if image.placement.get("kind") == "nifti" else "m"
+    unit = "mm" if "ras" in image.placement else "m"
     sentence = f"the label lies {away.length:.3g} {unit} away from the image ({away.voxels:.2g} voxels)"
     return Misfit(sentence, away.voxels > FATAL)
 
@@ -56,7 +56,7 @@ def same_place(image: Image, label: Image) -> Misfit:
 def orientation(image: Image) -> str:
     """Which way the axes of the file run, in the file's order: "LAS" from right to left, ...; "" for rasters."""
     placement = image.placement
-    if placement.get("kind") != "nifti":
+    if "ras" not in placement:
         return ""
     order, flips = cast(tuple[int, ...], placement["order"]), cast(tuple[int, ...], placement["flips"])
     letters = {file: ("LPI" if axis in flips else "RAS")[axis] for axis, file in enumerate(order)}
@@ -84,7 +84,7 @@ def offset(one: Image, other: Image) -> Offset | None:
 def _grid(image: Image) -> Matrix | None:
     """The matrix from indices (x, y[, z]) of the array to the world."""
     placement = image.placement
-    if placement.get("kind") == "nifti":
+    if "ras" in placement:
         return np.asarray(placement["ras"], dtype=np.float64)
     if placement.get("crs") and placement.get("transform") is not None:
         a, b, c, d, e, f = np.asarray(placement["transform"], dtype=np.float64)

@@ -32,9 +32,14 @@ def read_label(file: Path, question: Question) -> Image:
     return reader.read_label(file)
 
 
-def read_image(files: list[Path], question: Question) -> Image:
-    """The image of a case. Raises: BadData when it is unreadable or has not the task's channels."""
-    image = reader_of(question).read(files)
+def read_image(files: list[Path], question: Question, reader: str | None = None) -> Image:
+    """The image of a case. Raises: BadData when it is unreadable or has not the task's channels.
+
+    Args:
+        reader: the name of the reader of these files, where it is not the task's.
+    """
+    made: Reader = READERS.build(reader or question.reader)
+    image = made.read(files)
     require_channels(image.channels, files, question)
     return image
 

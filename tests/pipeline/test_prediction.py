@@ -1,9 +1,10 @@
-"""Which files make one input, and which runs make one model."""
+"""Which runs make one model, and what is read of them."""
 
 from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,55 +13,18 @@ from click.testing import CliRunner
 from autoseg.cli import main
 from autoseg.cli.session import Session
 from autoseg.errors import BadPlan, BadUsage, RunFailed
-from autoseg.pipeline import choosing, prediction
-from autoseg.pipeline.inputs import inputs
+from autoseg.pipeline import opening, prediction
 from autoseg.pipeline.prediction import load_model, require_plugins
 from autoseg.records import Channel, Checkpoint, Configuration, Memory, Network, Part, Question, Run, Train
 from autoseg.steps import train
 from autoseg.steps.learner import build
-from autoseg.store import Home, RunFolder, load_tensors, save_tensors
+from autoseg.store import Home, RunFolder, load_header, load_tensors, save_record, save_tensors
 from tests.pipeline.test_training import SMALL_PLAN
 
 
 def question(files: int) -> Question:
     named = tuple(Channel(name=f"c{n}", kind="other") for n in range(3))
     return Question(reader="raster", channels=named, files=files, labels={"background": 0, "a": 1})
-
-
-def names(folder: Path, files: list[str], per_case: int) -> dict[str, list[str]]:
-    for name in files:
-        (folder / name).touch()
-    return {stem: [f.name for f in found] for stem, found in inputs(folder, question(per_case)).items()}
-
-
-def test_channel_files_make_one_case_in_their_order(tmp_path: Path) -> None:
-    found = names(tmp_path, ["a_0001.tif", "a_0000.tif", "b.tif", "._a_0000.tif", ".DS_Store", "notes.txt"], 2)
-    assert found == {"a": ["a_0000.tif", "a_0001.tif"], "b": ["b.tif"]}
-
-
-def test_a_suffix_of_one_file_is_dropped(tmp_path: Path) -> None:
-    assert names(tmp_path, ["a_0000.tif", "b_0000.tif"], 1) == {"a": ["a_0000.tif"], "b": ["b_0000.tif"]}
-
-
-def test_numbered_tiles_with_all_their_bands_are_cases_of_their_own(tmp_path: Path) -> None:
-    found = names(tmp_path, [f"t_000{number}.tif" for number in range(3)], 1)
-    assert list(found) == ["t_0000", "t_0001", "t_0002"]
-
-
-def test_years_are_no_channels(tmp_path: Path) -> None:
-    found = names(tmp_path, ["scene_2023.tif", "scene_2024.tif"], 1)
-    assert found == {"scene_2023": ["scene_2023.tif"], "scene_2024": ["scene_2024.tif"]}
-
-
-def test_two_inputs_of_one_output_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadUsage, match="two images are called 'a'"):
-        names(tmp_path, ["a.tif", "a.png"], 1)
-
-
-@pytest.mark.parametrize("make", [lambda p: p / "nowhere", lambda p: p])
-def test_nothing_to_predict_is_told(tmp_path: Path, make) -> None:
-    with pytest.raises(BadUsage, match=r"no such file|holds no image"):
-        inputs(make(tmp_path), question(1))
 
 
 def test_a_plugin_of_other_contents_is_not_the_one() -> None:
@@ -70,12 +34,6 @@ def test_a_plugin_of_other_contents_is_not_the_one() -> None:
         require_plugins(run, {})
     with pytest.raises(BadUsage, match=r"is another version of mine\.py"):
         require_plugins(run, {"mine.py": "b" * 64})
-
-
-def test_a_file_of_another_ending_is_no_image(tmp_path: Path) -> None:
-    (tmp_path / "a.dat").touch()
-    with pytest.raises(BadUsage, match="is no image of this task"):
-        inputs(tmp_path / "a.dat", question(1))
 
 
 # -- what is read of a checkpoint ----------------------------------------------------------------------
@@ -128,16 +86,25 @@ def test_fast_reads_what_its_head_needs_and_answers_as_that_head(
     assert len(fast.encoder) == depth + 1
 
 
-def test_the_command_hands_the_depth_on(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("words", "depth", "mirror", "step"),
+    [((), None, True, 0.5), (("--depth", "2"), 2, True, 0.5), (("--fast",), 2, False, 0.75),
+     (("--fast", "--depth", "1", "--step", "0.6"), 1, False, 0.6)],
+)  # fmt: skip
+def test_the_command_hands_depth_mirroring_and_step_on(
+    nested: RunFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words, depth, mirror, step
+) -> None:
     def loading(*words, **options):
-        raise BadUsage(str(inspect.signature(load_model).bind(*words, **options).arguments["fast"]), where="depth")
+        given = inspect.signature(load_model).bind(*words, **options).arguments
+        raise BadUsage(f"{given['fast']} {given['mirror']} {given['step']}", where="handed on")
 
-    monkeypatch.setattr(Session, "plan", lambda *words: None)
-    monkeypatch.setattr(choosing, "choose_runs", lambda *words: [])
-    monkeypatch.setattr(prediction, "load_model", loading)
-    for words, depth in (((), None), (("--fast", "2"), 2)):
-        told = CliRunner().invoke(main, ["predict", "-i", "a", "-o", "b", *words])
-        assert told.exit_code == 2 and f"depth: {depth}" in told.stderr
+    plan = SimpleNamespace(task="Task01_A", name="default")
+    monkeypatch.setattr(Session, "plan", lambda *words: plan)
+    monkeypatch.setattr(opening, "choose_runs", lambda *words: [nested])
+    monkeypatch.setattr(opening, "load_model", loading)
+    save_record(nested.run_file, load_header(Checkpoint, nested.checkpoint_file).run)
+    told = CliRunner().invoke(main, ["--home", str(tmp_path), "predict", "-i", "a", "-o", "b", *words])
+    assert told.exit_code == 2 and f"handed on: {depth} {mirror} {step}" in told.stderr
 
 
 def test_a_plan_in_mode_fast_is_predicted_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +131,7 @@ def watched(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, fast: int | None
 def test_fast_is_refused_where_there_is_no_such_head(nested: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(BadPlan, match=r"'unetpp': depth is 4, but there are heads for 1, 2, 3"):
         load_model([nested], "cpu", {}, fast=4)
-    with pytest.raises(BadUsage, match=r"--fast: unet has no heads of several depths; expected a unetpp"):
+    with pytest.raises(BadUsage, match=r"--depth: unet has no heads of several depths; expected a unetpp"):
         load_model([stored(tmp_path, Part(name="unet"))], "cpu", {}, fast=1)
 
 
