@@ -2,6 +2,10 @@
 
 Each is 0 where `inside` is False or the channel is not finite, and finite everywhere. One that makes several channels
 says so in `outputs`; one whose values only shares or means may lie between names its own resampler in `resample`.
+
+So that an image can be normalised in parts, one that treats every voxel by itself says `local`; one that wants the
+`Moments` of the image has `moments(channel, inside)`, of a part, and `by(moments, channel, inside)`, which makes of a
+part what is made of it in an image of those moments. One with neither is given whole images alone.
 """
 
 from __future__ import annotations
@@ -23,6 +27,40 @@ _FLAT = 1e-8  # a spread below this share of the magnitude is rounding: float32 
 
 
 @dataclass(frozen=True)
+class Moments:
+    """Of the values of a channel that count; those of an image are the sum of those of its parts."""
+
+    count: int = 0
+    mean: float = 0.0
+    sd: float = 0.0
+    lowest: float = math.inf
+    highest: float = -math.inf
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64]) -> Moments:
+        """Of finite values (N,)."""
+        if not values.size:
+            return cls()
+        mean = float(values.mean())
+        return cls(values.size, mean, float((values - mean).std()), float(values.min()), float(values.max()))
+
+    def __add__(self, other: Moments) -> Moments:
+        """Of both together (Chan, Golub and LeVeque, The American Statistician 37(3), 1983)."""
+        count = self.count + other.count
+        if not count:
+            return self
+        share, apart = other.count / count, other.mean - self.mean
+        variance = self.sd**2 * (1 - share) + other.sd**2 * share + apart**2 * share * (1 - share)
+        lowest, highest = min(self.lowest, other.lowest), max(self.highest, other.highest)
+        return Moments(count, self.mean + apart * share, math.sqrt(variance), lowest, highest)
+
+    @property
+    def magnitude(self) -> float:
+        """The largest absolute value."""
+        return max(abs(self.lowest), abs(self.highest)) if self.count else 0.0
+
+
+@dataclass(frozen=True)
 class ZScore:
     """Mean 0 and standard deviation 1 per image; a constant image becomes 0.
 
@@ -41,15 +79,22 @@ class ZScore:
             raise ValueError(f"clip {self.clip} is not above 0")
 
     def __call__(self, channel: Channel, inside: Mask) -> Channel:
+        return self.by(self.moments(channel, inside), channel, inside)
+
+    def _counted(self, channel: Channel, inside: Mask) -> Mask:
         where = _usable(channel, inside)
-        if self.masked:
-            where &= channel != 0
+        return where & (channel != 0) if self.masked else where
+
+    def moments(self, channel: Channel, inside: Mask) -> Moments:
+        """Of the voxels that count."""
+        return Moments.of(channel[self._counted(channel, inside)].astype(np.float64))
+
+    def by(self, moments: Moments, channel: Channel, inside: Mask) -> Channel:
+        """The part of an image that has those moments."""
+        where = self._counted(channel, inside)
         values = channel[where].astype(np.float64)
-        if not values.size:
-            return np.zeros(channel.shape, dtype=np.float32)
-        magnitude = float(np.abs(values).max())
-        values -= values.mean()
-        values = _divided(values, float(values.std()), magnitude)
+        values -= moments.mean
+        values = _divided(values, moments.sd, moments.magnitude)
         if self.clip is not None:
             np.clip(values, -self.clip, self.clip, out=values)
         return _placed(values, where)
@@ -66,6 +111,8 @@ class ClipScale:
 
     Raises: ValueError when an option and `intensity` are both missing, or an option makes no sense.
     """
+
+    local: ClassVar[bool] = True
 
     intensity: Intensity | None = None
     lower: float | None = None
@@ -121,13 +168,26 @@ class Range:
         if self.lower is not None and self.upper is not None and not self.lower < self.upper:
             raise ValueError(f"lower {self.lower} is not below upper {self.upper}")
 
+    @property
+    def local(self) -> bool:
+        """Whether the plan gives both ends."""
+        return self.lower is not None and self.upper is not None
+
     def __call__(self, channel: Channel, inside: Mask) -> Channel:
+        return self.by(Moments() if self.local else self.moments(channel, inside), channel, inside)
+
+    def moments(self, channel: Channel, inside: Mask) -> Moments:
+        """Of the voxels that count."""
+        return Moments.of(channel[_usable(channel, inside)].astype(np.float64))
+
+    def by(self, moments: Moments, channel: Channel, inside: Mask) -> Channel:
+        """The part of an image that has those moments."""
         where = _usable(channel, inside)
         values = channel[where].astype(np.float64)
         if not values.size:
             return np.zeros(channel.shape, dtype=np.float32)
-        lower = float(values.min()) if self.lower is None else self.lower
-        upper = float(values.max()) if self.upper is None else self.upper
+        lower = moments.lowest if self.lower is None else self.lower
+        upper = moments.highest if self.upper is None else self.upper
         values = np.clip(values, lower, max(lower, upper)) - lower
         return _placed(_divided(values, max(0.0, upper - lower), max(abs(lower), abs(upper))), where)
 
@@ -135,6 +195,8 @@ class Range:
 @dataclass(frozen=True)
 class Keep:
     """The channel as it is."""
+
+    local: ClassVar[bool] = True
 
     intensity: Intensity | None = None
 
@@ -154,6 +216,7 @@ class OneHot:
         intensity: not used; every normaliser is given it.
     """
 
+    local: ClassVar[bool] = True
     resample: ClassVar[Part] = Part(name="linear")  # a spline would leave 0 to 1
 
     values: Sequence[int]
@@ -182,6 +245,7 @@ class Angle:
         intensity: not used; every normaliser is given it.
     """
 
+    local: ClassVar[bool] = True
     outputs: ClassVar[int] = 2
     resample: ClassVar[Part] = Part(name="linear")  # a spline would leave the circle
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _PAD = 12  # what scipy.ndimage repeats of the edge before it filters in the mode 'nearest'
 _MARGIN = 16  # the inverse of the B-spline matrix falls by 0.268 per voxel: 0.268 ** 16 < 1e-9
-_WINDOW = 128  # input voxels that one matrix product sees, besides the margins
+WINDOW = 128  # input voxels that one matrix product sees, besides the margins
 
 
 def spline(volume: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -35,7 +35,7 @@ def _spline_axis(volume: Tensor, axis: int, m: int) -> Tensor:
     before, after = math.prod(volume.shape[:axis]), math.prod(volume.shape[axis + 1 :])
     flat = volume.reshape(before, n, after)
     result = volume.new_empty(before, m, after)
-    for rows, columns, weights in _bands(n, m):
+    for rows, columns, weights in bands(n, m):
         matrix = torch.from_numpy(weights).to(volume.device)
         if after == 1:  # one product instead of `before` small ones
             result[:, rows, 0] = flat[:, columns, 0] @ matrix.T
@@ -44,7 +44,7 @@ def _spline_axis(volume: Tensor, axis: int, m: int) -> Tensor:
     return result.reshape(*volume.shape[:axis], m, *volume.shape[axis + 1 :])
 
 
-class _Band(NamedTuple):
+class Band(NamedTuple):
     """`weights` (rows, columns) make the output voxels `rows` out of the input voxels `columns`."""
 
     rows: slice
@@ -53,13 +53,13 @@ class _Band(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def _bands(n: int, m: int) -> tuple[_Band, ...]:
+def bands(n: int, m: int) -> tuple[Band, ...]:
     """The matrix that resamples n voxels to m, as blocks along its diagonal: 512 n + 136 m bytes or less."""
-    step = max(1, min(_WINDOW, _WINDOW * m // n))
+    step = max(1, min(WINDOW, WINDOW * m // n))
     return tuple(_band(n, m, start, min(start + step, m)) for start in range(0, m, step))
 
 
-def _band(n: int, m: int, start: int, stop: int) -> _Band:
+def _band(n: int, m: int, start: int, stop: int) -> Band:
     positions = (np.arange(start, stop) + 0.5) * (n / m) - 0.5
     low = max(0, math.floor(positions[0]) - _MARGIN)
     high = min(n, math.floor(positions[-1]) + 2 + _MARGIN)
@@ -70,4 +70,4 @@ def _band(n: int, m: int, start: int, stop: int) -> _Band:
     t = positions - left
     taps = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
     weights = sum(tap[:, None] / 6 * coefficients[left - 1 + k] for k, tap in enumerate(taps))
-    return _Band(slice(start, stop), slice(low, high), np.asarray(weights, dtype=np.float32))
+    return Band(slice(start, stop), slice(low, high), np.asarray(weights, dtype=np.float32))

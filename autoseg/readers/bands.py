@@ -218,6 +218,7 @@ def _place(source: Any, file: Path, alpha: bool) -> tuple[dict[str, object], tup
         "height": source.height,
         "nodata": source.nodata,
         "alpha": alpha,
+        **_sensor(source),
     }
     if transform is None or not source.crs:
         return placement, (1.0, 1.0)
@@ -231,6 +232,18 @@ def _place(source: Any, file: Path, alpha: bool) -> tuple[dict[str, object], tup
             remedy="mend its coordinates",
         )
     return placement, spacing
+
+
+def _sensor(source: Any) -> dict[str, object]:
+    """Ground control points and rational polynomials, where a raster is placed by these, in plain values."""
+    found: dict[str, object] = {}
+    points, crs = source.gcps
+    if points:
+        found["gcps"] = tuple((point.row, point.col, point.x, point.y, point.z) for point in points)
+        found["gcps_crs"] = crs.to_wkt() if crs else ""
+    if source.rpcs is not None:
+        found["rpcs"] = source.rpcs.to_dict()
+    return found
 
 
 def _metres(source: Any) -> tuple[float, float]:

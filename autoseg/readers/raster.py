@@ -9,15 +9,15 @@ from types import MappingProxyType
 
 import numpy as np
 
-from autoseg.errors import BadData, RunFailed
+from autoseg.errors import BadData
 from autoseg.image import Array, Image
 from autoseg.readers.bands import bands_of, holds
 from autoseg.readers.checks import join, label_for_file
-from autoseg.readers.gdal import opened, quiet
+from autoseg.readers.gdal import opened
 from autoseg.readers.geometry import same_place
+from autoseg.readers.raster_writing import PNG_DTYPES, open_label
 from autoseg.readers.windows import Window, Windows
 
-TILED_ABOVE = 512
 NO_COLOURS: Mapping[str, int] = MappingProxyType({})
 
 
@@ -93,42 +93,19 @@ class Raster:
         """Writes a label (y, x) as PNG, or as GeoTIFF with the coordinates of `like`'s file.
 
         The dtype is the first that holds the values: uint8, uint16, and in a GeoTIFF int16, int32. A
-        GeoTIFF gets the image's nodata where its dtype holds it and no pixel has it: QGIS hides those that do.
+        GeoTIFF gets the image's nodata where its dtype holds it and no pixel has it: QGIS hides those that do. See
+        `raster_writing.open_label` for labels that are written by windows, and for their nodata.
 
         Raises: BadData for a label that does not fit; RunFailed when the file cannot be written.
         """
-        import rasterio
-        from rasterio.transform import Affine
-
         flat = file.name.lower().endswith(".png")
-        dtypes = (np.uint8, np.uint16) if flat else (np.uint8, np.uint16, np.int16, np.int32)
-        label = label_for_file(label, file, like, dtypes)
-        height, width = label.shape
-        options: dict[str, object] = {"driver": "PNG"} if flat else {"driver": "GTiff", "compress": "deflate"}
-        if not flat and max(label.shape) > TILED_ABOVE:
-            options |= {"tiled": True, "blockxsize": 256, "blockysize": 256, "bigtiff": "if_safer"}
-        if not flat and like.placement.get("crs"):
-            options["crs"] = like.placement["crs"]
-        if not flat and like.placement.get("transform") is not None:
-            options["transform"] = Affine(*np.asarray(like.placement["transform"], dtype=float))
-        nodata = like.placement.get("nodata")
-        if not flat and isinstance(nodata, float) and holds(label.dtype, nodata) and not (label == nodata).any():
-            options["nodata"] = nodata
-        try:
-            with (
-                quiet(),
-                rasterio.open(file.absolute(), "w", **options, **_size(height, width, label)) as target,
-            ):
-                target.write(label, 1)
-        except OSError as problem:
-            raise RunFailed(
-                f"could not be written: {problem}", where=str(file), remedy="check the free disk space"
-            ) from problem
+        label = label_for_file(label, file, like, PNG_DTYPES if flat else (np.uint8, np.uint16, np.int16, np.int32))
+        own = like.placement.get("nodata")
+        hides = isinstance(own, float) and holds(label.dtype, own) and not (label == own).any()
+        nodata = int(own) if hides and isinstance(own, float) else None
+        with open_label(file, like, label.dtype, nodata) as target:
+            target.write([slice(0, size) for size in label.shape], label)
 
     def label_ending(self, image_ending: str) -> str:
         """TIFFs keep their ending; PNG and JPEG give .png."""
         return image_ending if image_ending in (".tif", ".tiff") else ".png"
-
-
-def _size(height: int, width: int, label: Array) -> dict[str, object]:
-    return {"height": height, "width": width, "count": 1, "dtype": label.dtype.name}

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from autoseg.image import Image
+from autoseg.image import Array, Image
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 Window = tuple[slice, slice]  # rows, columns
 LARGE = 64_000_000  # values above which a raster is looked at by windows
@@ -95,3 +100,60 @@ def _starts(full: int, size: int, step: int, number: int) -> list[int]:
     """Where `number` windows begin: each in the middle of its share of the axis, moved back to a block's begin."""
     middles = ((place + 0.5) * full / number - size / 2 for place in range(number))
     return sorted({min(max(0, int(middle) // step * step), full - size) for middle in middles})
+
+
+class Kept(Generic[K, V]):
+    """What was made last, up to so many bytes; the one that is asked for is made again when it has gone."""
+
+    def __init__(self, room: int, make: Callable[[K], V], size: Callable[[V], int]) -> None:
+        self.room, self._make, self._size = room, make, size
+        self._held: OrderedDict[K, V] = OrderedDict()
+        self._bytes = 0
+
+    def __getitem__(self, key: K) -> V:
+        if key in self._held:
+            self._held.move_to_end(key)
+            return self._held[key]
+        made = self._make(key)
+        self._held[key] = made
+        self._bytes += self._size(made)
+        while self._bytes > self.room and len(self._held) > 1:
+            self._bytes -= self._size(self._held.popitem(last=False)[1])
+        return made
+
+
+def by_rows(windows: Windows, room: int, pixels: int = 1 << 20) -> Windows:
+    """The same windows out of whole rows, of which the last ones are kept: for files that can only be read by rows.
+
+    Args:
+        room: bytes of the rows that are kept; pixels: of those that are read at once.
+    """
+    height, width = windows.shape
+    block = windows.block[0]
+    step = max(1, pixels // width // block) * block if block * width <= pixels else max(1, pixels // width)
+
+    def whole_rows(n: int) -> Image:
+        return windows.read((slice(n * step, min((n + 1) * step, height)), slice(0, width)))
+
+    rows: Kept[int, Image] = Kept(room, whole_rows, _size)
+
+    def read(window: Window) -> Image:
+        parts = []
+        for n in range(window[0].start // step, (window[0].stop - 1) // step + 1):
+            first, last = max(window[0].start, n * step) - n * step, min(window[0].stop, (n + 1) * step) - n * step
+            parts.append(_cut(rows[n], (slice(first, last), window[1])))
+        masks = [np.ones(part.shape, bool) if part.valid is None else part.valid for part in parts]
+        valid = None if all(part.valid is None for part in parts) else np.concatenate(masks)
+        array: Array = np.concatenate([part.array for part in parts], axis=1)
+        return Image(array, windows.grid.spacing, valid, windows.grid.placement)
+
+    return replace(windows, read=read)
+
+
+def _cut(image: Image, window: Window) -> Image:
+    valid = None if image.valid is None else image.valid[window]
+    return Image(image.array[:, window[0], window[1]], image.spacing, valid, image.placement)
+
+
+def _size(image: Image) -> int:
+    return image.array.nbytes + (0 if image.valid is None else image.valid.nbytes)

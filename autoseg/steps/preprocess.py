@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +17,13 @@ from numpy.typing import NDArray
 from autoseg.arrays.boxes import Box, crop, nonzero_box, uncrop
 from autoseg.arrays.resample import coarse_axis, resample_label
 from autoseg.errors import BadPlan
-from autoseg.image import IGNORE, Case, Image, as_volume, volume_spacing
+from autoseg.image import IGNORE, Case, Image, Mask, as_volume, volume_spacing
 from autoseg.parts import NORMALISERS, RESAMPLERS
 from autoseg.records import CaseFacts, Configuration, Part, Question
 from autoseg.steps import cases
 
 LARGEST = 1e10  # voxels of one resampled channel
+PART = 32_000_000  # voxels that are normalised at once
 POINTS = 10_000  # foreground voxels kept per class and case
 SPARSE = 0.5  # share of labelled voxels, below which a case counts as sparsely annotated
 ANISOTROPY = 3.0  # from this ratio of spacings on, the coarse axis is resampled by nearest neighbour
@@ -101,10 +105,31 @@ def prepare_image(
     blocks = []
     for channel, part in zip(channels, configuration.normalise, strict=True):
         normaliser = NORMALISERS.build(part, intensity=None)
-        made = normaliser(np.where(inside, channel, 0).astype(np.float32), inside)
-        resample = RESAMPLERS.build(getattr(normaliser, "resample", configuration.resample))
-        blocks.append(resample(made if made.ndim == 4 else made[None], shape, coarse=geometry.coarse))
-    return np.concatenate(blocks), geometry
+        made = normalised(normaliser, channel, inside)
+        if made.shape[1:] != shape:
+            resample = RESAMPLERS.build(getattr(normaliser, "resample", configuration.resample))
+            made = resample(made, shape, coarse=geometry.coarse)
+        blocks.append(made)
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks), geometry
+
+
+def normalised(normaliser: Any, channel: NDArray[np.generic], inside: Mask) -> NDArray[np.float32]:
+    """(K, z, y, x) of a channel (z, y, x); of a large one in parts along z, where the normaliser can do that, so that
+    no more than the result is held beside the image."""
+    each = max(1, PART // prod(channel.shape[1:]))
+    if len(channel) <= each or not (hasattr(normaliser, "moments") or getattr(normaliser, "local", False)):
+        made: NDArray[np.float32] = normaliser(np.where(inside, channel, 0).astype(np.float32), inside)
+        return made if made.ndim == 4 else made[None]
+    parts = [slice(first, first + each) for first in range(0, len(channel), each)]
+    given = ((np.where(inside[part], channel[part], 0).astype(np.float32), inside[part]) for part in parts)
+    act = normaliser
+    if not getattr(normaliser, "local", False):
+        act = partial(normaliser.by, reduce(operator.add, (normaliser.moments(*one) for one in given)))
+        given = ((np.where(inside[part], channel[part], 0).astype(np.float32), inside[part]) for part in parts)
+    result = np.empty((getattr(normaliser, "outputs", 1), *channel.shape), np.float32)
+    for part, one in zip(parts, given, strict=True):
+        result[:, part] = act(*one)
+    return result
 
 
 def geometry_of(image: Image, configuration: Configuration, question: Question) -> Geometry:

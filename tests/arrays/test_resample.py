@@ -114,10 +114,10 @@ def test_read_only_integers_and_views_are_taken():
 
 
 def test_the_matrices_kept_are_few():
-    splines._bands.cache_clear()
+    splines.bands.cache_clear()
     for m in range(2, 60):
         Spline()(noise(1, 1, 1, 10), (1, 1, m))
-    assert splines._bands.cache_info().currsize <= 32
+    assert splines.bands.cache_info().currsize <= 32
 
 
 def test_bad_shapes_and_options_are_refused():

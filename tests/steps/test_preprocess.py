@@ -7,7 +7,9 @@ import pytest
 
 from autoseg.errors import BadPlan
 from autoseg.image import IGNORE, Case, Image
+from autoseg.parts import NORMALISERS
 from autoseg.records import CaseFacts, Channel, Configuration, Memory, Network, Part, Question, Train, amend
+from autoseg.steps import preprocess
 from autoseg.steps.preprocess import (
     foreground_points,
     inputs,
@@ -211,3 +213,25 @@ def test_2d_has_arrays_of_its_own_where_3d_would_not_interpolate_within_its_slic
     facts = [CaseFacts(sha256="", spacing=(1.0, 4.0, 1.0))]
     flat, solid = configuration(2), configuration(3, (1.0, 1.0, 1.0))
     assert key(flat, QUESTION, facts) != key(solid, QUESTION, facts)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        Part(name="zscore"), Part(name="zscore", options={"masked": True, "clip": 2.0}), Part(name="range"),
+        Part(name="ct", options={"lower": -1.0, "upper": 1.0, "mean": 0.1, "sd": 2.0}), Part(name="angle"),
+        Part(name="onehot", options={"values": [0, 1]}),
+    ],
+    ids=lambda part: f"{part.name}{len(part.options)}",
+)  # fmt: skip
+def test_a_large_channel_is_normalised_in_parts_as_it_is_whole(part, monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    channel = rng.integers(0, 3, (9, 6, 5)).astype(np.float32) * 0.7
+    inside = rng.random(channel.shape) > 0.2
+    normaliser = NORMALISERS.build(part, intensity=None)
+    whole = preprocess.normalised(normaliser, channel, inside)
+    monkeypatch.setattr(preprocess, "PART", 70)
+    calls = []
+    monkeypatch.setattr(type(normaliser), "__call__", lambda *words: calls.append(1)) if part.name == "zscore" else None
+    parts = preprocess.normalised(normaliser, channel, inside)
+    assert np.allclose(parts, whole, atol=1e-6) and not calls and parts.dtype == np.float32
