@@ -2,7 +2,9 @@
 
 from autoseg.records.base import Part, R, Record, Shape, Spacing, amend, digest, parse
 from autoseg.records.fingerprint import CaseFacts, Fault, Fingerprint, Intensity, Objects, Values
+from autoseg.records.model import Member, PackedModel, Seen, SeenChannel, Span, alike
 from autoseg.records.plan import Configuration, Insert, Memory, Network, Place, Plan, Target, Train
+from autoseg.records.predictions import Made
 from autoseg.records.runs import Checkpoint, Means, Measures, Predicted, Run, Scores
 from autoseg.records.tasks import REFERENCE, CaseFiles, Channel, Dataset, Folds, Kind, Question
 
@@ -20,11 +22,14 @@ __all__ = [
     "Insert",
     "Intensity",
     "Kind",
+    "Made",
     "Means",
     "Measures",
+    "Member",
     "Memory",
     "Network",
     "Objects",
+    "PackedModel",
     "Part",
     "Place",
     "Plan",
@@ -34,11 +39,15 @@ __all__ = [
     "Record",
     "Run",
     "Scores",
+    "Seen",
+    "SeenChannel",
     "Shape",
     "Spacing",
+    "Span",
     "Target",
     "Train",
     "Values",
+    "alike",
     "amend",
     "digest",
     "parse",

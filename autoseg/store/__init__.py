@@ -2,6 +2,7 @@
 
 from autoseg.store.cases import Prepared, Preprocessed, StoredCase, StoredLabels
 from autoseg.store.files import (
+    header_hash,
     load_header,
     load_record,
     load_tensors,
@@ -24,6 +25,7 @@ __all__ = [
     "RunFolder",
     "StoredCase",
     "StoredLabels",
+    "header_hash",
     "load_header",
     "load_record",
     "load_tensors",

@@ -150,6 +150,16 @@ def load_header(kind: type[R], file: Path) -> R:
         raise BadFile("cannot be read", where=str(file), expected="a whole safetensors file of autoseg") from None
 
 
+def header_hash(file: Path) -> str:
+    """SHA-256 of the header of a safetensors file, which holds the hashes of its tensors. Raises: BadFile."""
+    try:
+        with file.open("rb") as opened:
+            (length,) = struct.unpack("<Q", opened.read(8))
+            return hashlib.sha256(opened.read(min(length, 100_000_000))).hexdigest()
+    except (OSError, struct.error):
+        raise BadFile("cannot be read", where=str(file), expected="a whole safetensors file of autoseg") from None
+
+
 @contextlib.contextmanager
 def lock(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Holds the folder for this process; ends with the process, however it ends.

@@ -23,11 +23,14 @@ from autoseg.records import (
     Folds,
     Insert,
     Intensity,
+    Made,
     Means,
     Measures,
+    Member,
     Memory,
     Network,
     Objects,
+    PackedModel,
     Part,
     Plan,
     Predicted,
@@ -35,6 +38,9 @@ from autoseg.records import (
     Record,
     Run,
     Scores,
+    Seen,
+    SeenChannel,
+    Span,
     Target,
     Train,
     Values,
@@ -79,13 +85,25 @@ MEASURES = Measures(
 )  # fmt: skip
 MEANS = Means(dice=0.1, iou=None, precision=None, recall=None, cases=1)
 FOLDS = Folds(rule="r", folds=(("a", "b"), ("c",), ("d",)))
+SPAN = Span(least=0.5, median=1.0, most=2.0)
+CHANNEL_SEEN = SeenChannel(valid=INTENSITY, foreground=INTENSITY, low=SPAN, middle=SPAN, high=SPAN)
+SEEN = Seen(cases=1, flat=False, unit="mm", spacing=(SPAN,) * 3, orientations=("RAS",), channels=(CHANNEL_SEEN,))
+MEMBER = Member(
+    configuration="3d", fold="all", seed=0, settings=CONFIGURATION, steps=5, precision="bf16",
+    weights="weights_000.safetensors", size=9, sha256="0" * 64,
+)  # fmt: skip
+MODEL = PackedModel(
+    version="0", created="2026-01-02", task="t", plan="p", decisions="d", measured="m", question=QUESTION,
+    configurations=("3d",), members=(MEMBER,), validation={"3d": {"a": MEANS}}, seen=SEEN,
+)  # fmt: skip
 ONE_OF_EACH: list[Record] = [
     PART, Channel(name="t1", kind="mr"), CASE, QUESTION, DATASET, FOLDS, FAULT, INTENSITY, FACTS,
     Values(whole=True, bits=1, saturated=0.5), Objects(count=1, sizes=(0.5,) * 5, border=2.0, edge=1.0),
     Fingerprint(question="q", flat=False, cases={"c1": FACTS}, faults=(FAULT,)),
     NETWORK, INSERT, TRAIN, MEMORY, CONFIGURATION, TARGET, PLAN, RUN, Checkpoint(run=RUN, step=3), MEASURES, MEANS,
-    Predicted(cases={"c1": "a1"}, labels={"c1.png": "b2"}),
+    Predicted(cases={"c1": "a1"}, labels={"c1.png": "b2"}), Made(case="c1", outputs={"c1.png": "b2"}, fault="odd"),
     Scores(rule="r", unit="mm³", cases={"c1": {"a": MEASURES}}, mean={"a": MEANS}, dice=0.1),
+    SPAN, CHANNEL_SEEN, SEEN, MEMBER, MODEL,
 ]  # fmt: skip
 each = pytest.mark.parametrize("record", ONE_OF_EACH, ids=lambda record: type(record).__name__)
 
