@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import sys
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -77,6 +78,15 @@ def peak_memory(device: torch.device) -> int:
         return 0
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return size if sys.platform == "darwin" else size * 1024
+
+
+def resident_memory() -> int:
+    """Bytes that this process has now; where the system does not tell, the most that it had."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:  # macOS, Windows
+        return peak_memory(torch.device("cpu"))
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def keep_memory() -> bool:

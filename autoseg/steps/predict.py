@@ -22,7 +22,7 @@ from autoseg.steps.pieces import Piece, Source
 from autoseg.steps.preprocess import Geometry
 from autoseg.steps.restoring import Stream, logits_on_grid, needed, steps
 from autoseg.steps.sweep import ArraySource, Sweep
-from autoseg.steps.tiling import Flips, logits_and_disagreement, mean_logits, mirror_axes, output_orders
+from autoseg.steps.tiling import Flips, entropy, logits_and_disagreement, mean_logits, mirror_axes, output_orders
 
 ROOM = 8 * 1024**3  # bytes for a front where no ceiling is given
 CHUNK = 128 * 1024**2  # bytes of rows that are restored at once, at most
@@ -198,11 +198,12 @@ def _stream(one: View, question: Question, how: How, axis: int, cut: Box) -> Str
 def sweep_of(one: View, question: Question, how: How, axis: int, cut: Box) -> Sweep:
     """The sweep of a view along an axis of the image; `cut` is in the plan's axes."""
     source, geometry, configuration = one.prepared.source, one.prepared.geometry, one.configuration
+    box = needed(source.shape, geometry.cropped, geometry.coarse, cut)
+    batch = 1 if one.device.type == "cpu" else configuration.batch  # the features of one stay in a CPU's cache
     return Sweep(
         source, (1,) * (3 - configuration.dims) + configuration.patch, how.step, geometry.axes.index(axis),
         _outputs(question, how), answer_of(one, question, how),
-        box=needed(source.shape, geometry.cropped, geometry.coarse, cut), batch=configuration.batch, device=one.device,
-        kept=_where(one, question, how),
+        box=box, batch=batch, device=one.device, kept=_where(one, question, how),
     )  # fmt: skip
 
 
@@ -285,22 +286,23 @@ def _together(
     streams: Sequence[Stream], seen: Sequence[View], question: Question, how: How, axis: int, rows: slice
 ) -> _Answer:
     """The mean probabilities of all views, the decision by them, and how much the views and their networks disagree."""
-    from autoseg.steps.tiling import entropy
-
     outputs, regions = len(question.outputs), bool(question.regions)
     mean: Tensor | None = None
-    inner, apart = 0.0, None
+    inner: Tensor | None = None
+    apart: Tensor | None = None
     for stream, one in zip(streams, seen, strict=True):
         logits = _turned(stream.logits(rows), one, axis).float().cpu()
         chances = torch.sigmoid(logits[:outputs]) if regions else torch.softmax(logits[:outputs], 0)
         mean = chances if mean is None else mean + chances
         if how.disagreement:
-            inner = inner + entropy(chances[None], regions=regions)[0] / len(streams)
+            own = entropy(chances[None], regions=regions)[0]
+            inner = own if inner is None else inner + own
             apart = logits[outputs] if apart is None else apart + logits[outputs]
     assert mean is not None
     mean = mean / len(streams)
-    if apart is not None:
-        apart = (apart / len(streams) + entropy(mean[None], regions=regions)[0] - inner).clamp(min=0)
+    if apart is not None and inner is not None:
+        between = entropy(mean[None], regions=regions)[0] - inner / len(streams)
+        apart = (apart / len(streams) + between).clamp(min=0)
     if regions:
         indices = torch.zeros(mean.shape[1:], dtype=torch.uint8)
         for output, value in enumerate(question.written):

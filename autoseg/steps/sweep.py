@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoseg.arrays.boxes import Box
+from autoseg.arrays.boxes import Box, crop
 from autoseg.steps.pieces import Source
 from autoseg.steps.tiling import gaussian, starts
 
+LEAST = 1e-30  # weight of a voxel that no tile answers; that of a tile's corner is above 1e-12
 Answer = Callable[[Tensor], Tensor]  # (B, C, *patch) -> (B, K, *patch), float32
 
 
@@ -50,7 +52,7 @@ class ArraySource:
         return len(self.array)
 
     def read(self, box: Box) -> NDArray[np.float32]:
-        return self.array[(slice(None), *box)]
+        return crop(self.array, box)
 
     def valid(self, box: Box) -> bool:
         return True
@@ -89,16 +91,13 @@ class Sweep:
     @property
     def tiles(self) -> int:
         """How many there are."""
-        count = 1
-        for along in self.starts:
-            count *= len(along)
-        return count
+        return prod(map(len, self.starts))
 
     @property
     def front(self) -> int:
         """Bytes of the open front."""
-        others = [part.stop - part.start for axis, part in enumerate(self.box) if axis != self.axis]
-        return 4 * (self.outputs + 1) * self._length() * others[0] * others[1]
+        others = (part.stop - part.start for axis, part in enumerate(self.box) if axis != self.axis)
+        return int(4 * (self.outputs + 1) * self._length() * prod(others))
 
     def __iter__(self) -> Iterator[Slab]:
         """Rows of `box` from its first to its last."""
@@ -113,7 +112,7 @@ class Sweep:
             last = number + 1 == len(groups)
             end = part.stop if last else max(begin, min(part.stop, groups[number + 1][0] - pad))
             if (done := end - begin) > 0:
-                finished = total[:, :done].div_(weight[:done].clamp_(min=1e-8))
+                finished = total[:, :done].div_(weight[:done].clamp_(min=LEAST))
                 yield Slab(begin, finished)
                 rest = min(length, group[-1] - pad + edge - begin) - done
                 _move(total, done, rest, 1)
@@ -130,7 +129,7 @@ class Sweep:
         """Rows that are open at once."""
         part, edge = self.box[self.axis], self.patch[self.axis]
         spans = [group[-1] - group[0] for group in self._groups()]
-        return min(part.stop - part.start, max(spans) + edge)
+        return int(min(part.stop - part.start, max(spans) + edge))
 
     def _add(self, group: Sequence[int], begin: int, total: Tensor, weight: Tensor) -> None:
         """Answers the tiles of some rows and adds them to the front, whose first row is `begin`."""
@@ -162,7 +161,7 @@ class Sweep:
         if found.shape[1:] == self.patch:
             return found
         padded = np.zeros((self.source.channels, *self.patch), np.float32)
-        padded[(slice(None), *tile.inside)] = found
+        crop(padded, tile.inside)[:] = found
         return padded
 
     def _known(self, values: NDArray[np.float32], tile: Tile, begin: int, total: Tensor, weight: Tensor) -> bool:
@@ -199,13 +198,15 @@ class Sweep:
         there = tuple(slice(part.start - o, part.stop - o) for o, part in zip(origin, cut, strict=True))
         order = [self.axis, *(axis for axis in range(3) if axis != self.axis)]
         front = tuple(there[axis] for axis in order)
-        total[(slice(None), *front)] += answer[(slice(None), *mine)].permute(0, *(axis + 1 for axis in order))
+        every = slice(None)
+        inner, outer = (every, *mine), (every, *front)
+        total[outer] += answer[inner].permute(0, *(axis + 1 for axis in order))
         weight[front] += self.bell[mine].permute(order)
 
 
 def _meet(first: int, edge: int, part: slice) -> bool:
     """Whether a tile has a voxel in the part of the axis."""
-    return first < part.stop and first + edge > part.start
+    return bool(first < part.stop and first + edge > part.start)
 
 
 def _constants(values: NDArray[np.float32]) -> bytes | None:

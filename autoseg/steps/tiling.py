@@ -141,12 +141,15 @@ def _answers(network: nn.Module, batch: Tensor, flips: Flips, at_once: int) -> I
 
 
 def gaussian(patch: Sequence[int]) -> Tensor:
-    """Weights (*patch) of a tile: a Gaussian of sigma patch / 8 per axis, 1 at the centre, never below 1e-4."""
+    """Weights (*patch) of a tile: a Gaussian of sigma patch / 8 per axis, 1 at the centre and above 0 everywhere.
+
+    Near the image's edges, where only tiles that end there answer, their far corners count as little as they do inside.
+    """
     bell = torch.ones(())
     for size in patch:
         offsets = (torch.arange(size) - (size - 1) / 2) / (size / 8)
         bell = bell[..., None] * torch.exp(-0.5 * offsets**2)
-    return (bell / bell.max()).clamp(min=1e-4)
+    return bell / bell.max()
 
 
 def starts(size: int, edge: int, step: float) -> list[int]:
