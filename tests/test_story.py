@@ -218,8 +218,11 @@ def test_predict_does_what_it_can_and_names_the_rest(balls_2d: Path) -> None:
     (source / "bad.png").write_bytes(good[: len(good) // 2])
     told = say("predict", "-i", str(source), "-o", str(balls_2d / "out"), ends=2)
     assert "1 of 2 images could not be predicted" in told.stderr and "bad.png" in told.stderr
-    assert [file.name for file in (balls_2d / "out").iterdir()] == ["good.png"]
-    assert "overwrite" in say("predict", "-i", str(source / "good.png"), "-o", str(source), ends=2).stderr
+    assert {file.name for file in (balls_2d / "out").iterdir()} == {"good.png", "predicted.jsonl", "failed.csv"}
+    assert (
+        "is the folder of the images"
+        in say("predict", "-i", str(source / "good.png"), "-o", str(source), ends=2).stderr
+    )
     assert (source / "good.png").read_bytes() == good
 
 
@@ -245,7 +248,7 @@ def test_an_image_without_a_measurement_is_not_predicted(balls_3d: Path) -> None
     empty = np.full((16, 16, 10), np.nan, np.float32)
     nibabel.save(nibabel.Nifti1Image(empty, np.eye(4)), balls_3d / "nothing.nii.gz")
     told = say("predict", "-i", str(balls_3d / "nothing.nii.gz"), "-o", str(balls_3d / "out"), ends=2)
-    assert "no voxel is valid" in told.stderr and not (balls_3d / "out").exists()
+    assert "no voxel is valid" in told.stderr and not list((balls_3d / "out").glob("*.nii.gz"))
 
 
 def test_fold_all_trains_on_everything_and_is_not_scored(balls_2d: Path) -> None:

@@ -1,4 +1,4 @@
-"""preprocess, train, batch, predict, evaluate."""
+"""preprocess, train, batch, evaluate."""
 
 from __future__ import annotations
 
@@ -134,36 +134,6 @@ def batch(
     wish = Wish(configuration, _fold(fold), plugins=session.plugins, **options)
     file = draw_batch(session.home, session.plan(task, plan), wish, step, out, session.voice)
     click.echo(str(file))
-
-
-@click.command()
-@click.option("-i", "--input", "source", type=click.Path(path_type=Path), required=True, help="File or folder.")
-@click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, help="Folder for the labels.")
-@click.option("--config", help="Configuration (default: the best by validation Dice).")
-@click.option("--folds", help="Folds to average: 0,1,2 (default: all that are trained).")
-@click.option("--step", type=click.FloatRange(0, 1, min_open=True), default=0.5, help="Distance of tiles in patches.")
-@click.option("--no-mirror", is_flag=True, help="Do not average over mirrored images: faster, a little worse.")
-@click.option("--fast", type=click.IntRange(1), help="UNet++ only: the head of this depth alone, 1 the fastest.")
-@task_option
-@plan_option
-@device_option
-@click.pass_context
-def predict(
-    context: click.RichContext, source: Path, out: Path, config: str | None, folds: str | None, step: float,
-    no_mirror: bool, fast: int | None, task: str | None, plan: str | None, device: str,
-) -> None:  # fmt: skip
-    """Predict a file or all images of a folder with the trained folds."""
-    from autoseg.pipeline.cascade import completed
-    from autoseg.pipeline.choosing import choose_runs
-    from autoseg.pipeline.prediction import load_model, predict_files
-
-    session = current(context)
-    wanted = [fold.strip() for fold in folds.split(",")] if folds else None
-    runs = choose_runs(session.home, session.plan(task, plan), session.voice, config, wanted)
-    model = load_model(runs, device, session.plugins, step, not no_mirror, fast)
-    model = completed(session.home, model, session.plugins, session.voice)
-    written = predict_files(model, source, out, session.voice)
-    session.voice.say(f"{len(written)} labels in {out}")
 
 
 @click.command()

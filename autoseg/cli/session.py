@@ -173,14 +173,14 @@ def table(title: str, columns: list[str], rows: Iterable[Iterable[str]]) -> None
     out().print(shown, markup=False)
 
 
-def gigabytes(text: str) -> int:
+def gigabytes(text: str, option: str = "--memory") -> int:
     """Bytes of '8GB', '500 MB' or '16' (gigabytes)."""
     found = SIZE.fullmatch(text.strip().lower())
     if found is None:
-        raise BadUsage(f"{text!r} is no amount of memory", where="--memory", expected="for example 8GB")
+        raise BadUsage(f"{text!r} is no amount of memory", where=option, expected="for example 8GB")
     size = int(float(found[1]) * BYTES[found[2]])
     if size < 100_000_000:
-        raise BadUsage(f"{text!r} is too little memory", where="--memory", expected="at least 100MB")
+        raise BadUsage(f"{text!r} is too little memory", where=option, expected="at least 100MB")
     return size
 
 

@@ -290,4 +290,4 @@ def completed(home: Home, model: Model, plugins: Mapping[str, str], voice: Voice
     folds = choosing.listed(there)
     voice.say(f"{run.configuration} is given the label of {before}, folds {folds}, which is predicted first")
     first = prediction.load_model(there, str(model.device), plugins, model.step, model.mirror)
-    return replace(model, earlier=first)
+    return replace(model, earlier=first, digest=f"{model.digest} {first.digest}")

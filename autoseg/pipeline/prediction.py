@@ -1,35 +1,38 @@
-"""Predicting files with trained runs, and the validation cases of a run."""
+"""Trained runs as models, and what a run says of its validation cases."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoseg.errors import BadData, BadFile, BadUsage
-from autoseg.parts import NETWORKS
+from autoseg.errors import BadFile, BadUsage
 from autoseg.pipeline import predicted, scoring, tasks
 from autoseg.pipeline.choosing import with_remedy
-from autoseg.pipeline.inputs import inputs
+from autoseg.pipeline.networks import at_depth, built
 from autoseg.pipeline.voice import Voice
 from autoseg.plugins import require
-from autoseg.readers import ending_of
-from autoseg.records import Checkpoint, Configuration, Measures, Predicted, Question, Run, Scores, amend
+from autoseg.records import Checkpoint, Configuration, Measures, Predicted, Question, Run, Scores, Seen
 from autoseg.steps import cases as casework
 from autoseg.steps import evaluate
-from autoseg.store import Home, RunFolder, load_header, load_tensors, save_record, whole
+from autoseg.store import Home, RunFolder, header_hash, load_header, load_tensors, save_record, whole
 
 if TYPE_CHECKING:
     from autoseg.image import Array, Image
+    from autoseg.steps.device import Precision
+    from autoseg.steps.predict import How, View
 
 
 @dataclass(frozen=True)
 class Model:
     """The networks of one configuration, one per fold, ready to predict; `earlier` is the one that it goes on from.
 
-    `run` is the last of the `runs` that they are of.
+    `run` is the last of the `runs` that they are of. What the models `beside` it answer, of other configurations of the
+    task, is averaged with its own answer. `seen` is what the training images were like, where that is known, and
+    `digest` changes with the weights.
     """
 
     run: Run
@@ -39,6 +42,28 @@ class Model:
     mirror: bool = True
     earlier: Model | None = None
     runs: Sequence[Run] = ()
+    scales: tuple[float, ...] = (1.0,)
+    beside: tuple[Model, ...] = ()
+    seen: Seen | None = None
+    digest: str = ""
+
+    @property
+    def question(self) -> Question:
+        """What is asked of an image."""
+        return self.run.question
+
+    @property
+    def configurations(self) -> tuple[Model, ...]:
+        """It and those beside it."""
+        return (self, *self.beside)
+
+    def how(self, **more: Any) -> How:
+        """How it predicts: `more` are fields of `steps.predict.How`."""
+        from autoseg.steps.predict import How
+
+        at_once = 2 * self.run.settings.batch if self.device.type == "cuda" else 1
+        fields: dict[str, Any] = {"step": self.step, "mirror": self.mirror, "scales": self.scales, "at_once": at_once}
+        return How(**fields | more)
 
     def predict(self, image: Image, before: Array | None = None) -> Array:
         """The label of an image, on its grid, in the task's values.
@@ -47,22 +72,41 @@ class Model:
             before: the earlier stage's label, where it is known already.
         Raises: BadUsage where the model needs one and has no `earlier`, or takes none.
         """
-        from autoseg.steps import device as devices
         from autoseg.steps import predict as step
 
+        how = self.how()
+        return step.label_of(
+            image.shape, step.pieces(self.views(image, how, before), self.question, how), self.question
+        )
+
+    def views(self, image: Image, how: How, before: Array | None = None) -> list[View]:
+        """The image prepared for every configuration, and at every scale. Raises: as `predict`."""
+        return [one for model in self.configurations for one in model._own_views(image, how, before)]
+
+    def _own_views(self, image: Image, how: How, before: Array | None) -> list[View]:
+        from autoseg.steps import predict as step
+
+        self.require(before is not None)
         if before is None and self.earlier is not None:
             before = self.earlier.predict(image)
+        members = [(self.networks, self.run.settings, self.precision)]
+        return step.views(image, members, self.question, self.device, how, {0: before})
+
+    @property
+    def precision(self) -> Precision:
+        """In what it computes on its device."""
+        from autoseg.steps import device as devices
+
+        return devices.precision(self.device, self.run.settings.train.precision)
+
+    def require(self, given: bool = False) -> None:
+        """Raises: BadUsage where the earlier stage's label is needed and not to be had, or `given` and not taken."""
         wanted, title = self.run.settings.previous, self.run.configuration
-        if before is None and wanted is not None:
+        if not given and self.earlier is None and wanted is not None:
             remedy = "complete the model with autoseg.pipeline.cascade.completed, or give the label as `before`"
             raise BadUsage(f"{title} needs the label of {wanted} beside the image", where="predict", remedy=remedy)
-        if before is not None and wanted is None:
+        if given and wanted is None:
             raise BadUsage(f"{title} goes on from no other configuration", where="before", expected="no label")
-        precision = devices.precision(self.device, self.run.settings.train.precision)
-        return step.predict(
-            image, self.networks, self.run.settings, self.run.question, self.device, precision,
-            step=self.step, mirror=self.mirror, before=before,
-        )  # fmt: skip
 
 
 def load_model(
@@ -80,6 +124,7 @@ def load_model(
     Raises: BadUsage when they differ in more, have no such heads, or a plug-in of theirs is not loaded; BadFile.
     """
     from autoseg.steps import device as devices
+    from autoseg.steps.direct import direct
 
     chosen = devices.choose(device)
     networks, runs = [], list[Run]()
@@ -93,34 +138,21 @@ def load_model(
                     remedy="choose with --folds, or train one of them again with --fresh",
                 )
             require_plugins(run, plugins)
-            settings = run.settings if fast is None else _at_depth(run.settings, fast)
-            networks.append(_network(settings, run.question, folder).to(chosen).eval())
+            settings = run.settings if fast is None else at_depth(run.settings, fast)
+            networks.append(direct(_network(settings, run.question, folder).to(chosen).eval()))
         except BadFile as problem:
             raise with_remedy(problem, folder) from None
         runs.append(run)
-    return Model(runs[-1], networks, chosen, step, mirror, runs=runs)
-
-
-def _at_depth(settings: Configuration, depth: int) -> Configuration:
-    """The configuration, its network to predict with the head of that depth alone."""
-    architecture = settings.network.architecture
-    if not hasattr(NETWORKS.get(architecture.name), "prune"):
-        raise BadUsage(f"{architecture.name} has no heads of several depths", where="--fast", expected="a unetpp")
-    options = {"mode": "fast", "depth": depth}
-    return amend(settings, {f"network.architecture.options.{name}": value for name, value in options.items()})
+    digest = hashlib.sha256("".join(header_hash(one.checkpoint_file) for one in folders).encode()).hexdigest()
+    return Model(runs[-1], networks, chosen, step, mirror, runs=runs, digest=f"{digest} {fast or ''}".strip())
 
 
 def _network(settings: Configuration, question: Question, folder: RunFolder) -> Any:
     """The network of a run without what prediction does not need; of the checkpoint nothing else is read."""
     from autoseg.nets.blocks.repvgg import fuse
-    from autoseg.steps.learner import build_network
     from autoseg.steps.weights import load_network, weights_of
 
-    network = build_network(settings, question)
-    trained = set(network.state_dict())
-    if prune := getattr(network, "prune", None):
-        prune()
-    idle = trained - set(network.state_dict())
+    network, idle = built(settings, question)
 
     def wanted(name: str) -> bool:
         kind, _, rest = name.partition(".")
@@ -140,39 +172,6 @@ def _seen(run: Run) -> tuple[Configuration, Question]:
 def require_plugins(run: Run, loaded: Mapping[str, str]) -> None:
     """Raises: BadUsage when the run was trained with a plug-in that is absent, or has other contents now."""
     require(run.plugins, loaded)
-
-
-def predict_files(model: Model, source: Path, out: Path, voice: Voice) -> list[Path]:
-    """Predicts a file, or every image of a folder, into `out`; answers the files written.
-
-    What cannot be read is set aside while the others are predicted. Raises: BadData that names all of it.
-    """
-    jobs = inputs(source, model.run.question)
-    written, faults = [], []
-    for stem, files in voice.track(jobs.items(), len(jobs), "predicting"):
-        try:
-            written.append(_predict_one(model, stem, files, out))
-        except BadData as fault:
-            faults.append(str(fault))
-    if faults:
-        more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
-        raise BadData(f"{len(faults)} of {len(jobs)} images could not be predicted: " + " | ".join(faults[:5]) + more)
-    return written
-
-
-def _predict_one(model: Model, stem: str, files: list[Path], out: Path) -> Path:
-    question = model.run.question
-    image = casework.read_image(files, question)
-    if image.valid is not None and not image.valid.any():
-        raise BadData("no voxel is valid: all are nodata, NaN or inf", where=" + ".join(map(str, files)))
-    reader = casework.reader_of(question)
-    target = out / (stem + reader.label_ending(ending_of(files[0].name)))
-    if any(target.resolve() == file.resolve() for file in files):
-        raise BadUsage("would overwrite its input", where=str(target), remedy="predict into another folder")
-    label = model.predict(image)
-    with whole(target) as temporary:
-        reader.write_label(temporary, label, image)
-    return target
 
 
 def validate(

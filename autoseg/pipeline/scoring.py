@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.errors import BadData
+from autoseg.image import Array, Image
 from autoseg.pipeline.voice import Voice
 from autoseg.readers import is_litter, reader_for, same_place, stem_of
 from autoseg.records import Channel, Measures, Question, Scores
@@ -65,7 +66,24 @@ def _score(prediction: Path, reference: Path, question: Question, case: str) -> 
         raise BadData(f"does not lie on its reference: {place.sentence}", where=str(prediction))
     spaced = bool(truth.placement.get("crs"))
     unit = evaluate.unit_of(len(truth.spacing), spaced)
-    return evaluate.score(guess.array[0], truth.array[0], question, truth.spacing, str(prediction)), unit
+    label, reference_label, asked = _said(guess, truth.array[0], question)
+    return evaluate.score(label, reference_label, asked, truth.spacing, str(prediction)), unit
+
+
+def _said(guess: Image, truth: Array, question: Question) -> tuple[Array, Array, Question]:
+    """Prediction and reference where the prediction's file declares a nodata that is no class: there the image had no
+    measurement, and nothing was found; where no class means that, these pixels are left out."""
+    nodata = guess.placement.get("nodata")
+    known = {*question.labels.values(), *question.merged}
+    label = guess.array[0]
+    if not isinstance(nodata, float) or nodata in known or not (unsaid := label == nodata).any():
+        return label, truth, question
+    if question.background:
+        return np.where(unsaid, 0, label), truth, question
+    left_out = question.ignore if question.ignore is not None else int(nodata)
+    truth = np.where(unsaid, left_out, truth)
+    label = np.where(unsaid, question.labels[question.classes[0]], label)
+    return label, truth, question.model_copy(update={"ignore": left_out})
 
 
 def _labels(folder: Path) -> Mapping[str, Path]:

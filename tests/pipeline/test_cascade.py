@@ -289,13 +289,14 @@ def test_validation_gives_the_network_what_training_gave_it(copy: Path, monkeypa
     cases = cases_of(home, plan, wish, folds, Silent())
     settings = plan.configurations["3d_cascade"]
     batches = cases.batches(cases.held_out, settings, torch.device("cpu"), augmented=False)
-    logits = step.predict_logits
+    prepare = step.prepare
 
-    def watched(array: np.ndarray, *words, **options):
-        seen.append(array)
-        return logits(array, *words, **options)
+    def watched(*words, **options):
+        prepared = prepare(*words, **options)
+        seen.append(prepared.source.array)
+        return prepared
 
-    monkeypatch.setattr(step, "predict_logits", watched)
+    monkeypatch.setattr(step, "prepare", watched)
     folder(copy, "3d_cascade").scores_file.unlink()
     assert run(copy, *TRAIN).exit_code == 0
     assert len(seen) == len(cases.held_out) == 2

@@ -1,0 +1,326 @@
+"""Predicting the images of a folder: the next one is read while one is predicted and the last one is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from autoseg.errors import BadData, BadUsage
+from autoseg.pipeline.extras import Extra, ExtraWish, extras_for
+from autoseg.pipeline.flow import ahead
+from autoseg.pipeline.inputs import Job, inputs
+from autoseg.pipeline.ledger import Ledger, content_of
+from autoseg.pipeline.prediction import Model
+from autoseg.pipeline.sinks import Sink, sink_for
+from autoseg.pipeline.voice import Voice
+from autoseg.records import Made, Question
+from autoseg.steps import cases as casework
+from autoseg.steps.unlike import unlike
+
+if TYPE_CHECKING:
+    from autoseg.image import Image
+    from autoseg.readers import Windows
+    from autoseg.steps.predict import How, View
+
+LARGE = 64_000_000  # values above which a raster is read by windows
+SHOWN = 5  # faults that are named on the last line
+
+
+After = Callable[[Path, Job, Question], "Path | None"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be predicted, where to, and what beside the labels.
+
+    Attributes:
+        ram: bytes that this process may take, beside the voxels of the image and one label; None: four fifths of what
+            is free.
+        part: (k, n): every n-th input from the k-th on, k from 1.
+        after: what is made of a label that was written: each answers the file, or None where it makes none of such.
+    """
+
+    source: Path
+    out: Path
+    ram: int | None = None
+    part: tuple[int, int] = (1, 1)
+    extras: ExtraWish = field(default_factory=ExtraWish)
+    after: tuple[After, ...] = ()
+
+
+@dataclass
+class Opened:
+    """An input on its way. `views` are what the networks see of it; what is open is closed by `stack`."""
+
+    job: Job
+    content: str
+    began: float
+    image: Image | None = None
+    views: list[View] = field(default_factory=list)
+    stack: ExitStack = field(default_factory=ExitStack)
+    windows: Windows | None = None
+    notes: tuple[str, ...] = ()
+    sink: Sink | None = None
+    extras: list[Extra] = field(default_factory=list)
+    fault: str = ""
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a folder: how many labels were written now, how many were there, and what failed and why."""
+
+    written: tuple[Path, ...]
+    kept: int
+    faults: dict[str, str]
+
+
+def predict_folder(models: Sequence[Model], order: Order, voice: Voice) -> Outcome:
+    """Predicts a file, or every input of a folder; what cannot be used is set aside while the others are predicted.
+
+    Args:
+        models: the same one on every device that takes part.
+    Raises: BadUsage for what the whole folder suffers from, RunFailed where the disk is full.
+    """
+    return _Run(models, order, voice).outcome()
+
+
+class _Run:
+    """One run over a folder."""
+
+    def __init__(self, models: Sequence[Model], order: Order, voice: Voice) -> None:
+        self.models, self.order, self.voice = models, order, voice
+        self.question: Question = models[0].question
+        self.free: SimpleQueue[Model] = SimpleQueue()
+        for model in models:
+            self.free.put(model)
+        _require_other_folder(order)
+        found = inputs(order.source, self.question)
+        number, of = order.part
+        self.jobs = found.jobs[number - 1 :: of]
+        for note in found.notes:
+            voice.say(note)
+        self.faults = dict(found.faults) if number == 1 else {}
+        self.ledger = Ledger(order.out, f"{number}_of_{of}" if of > 1 else "")
+        self.way = _way(models[0], order)
+        self.bytes = 0  # of the last image, as it was and as the networks saw it
+
+    def outcome(self) -> Outcome:
+        written: list[Path] = []
+        kept = 0
+        for case, fault in self.faults.items():
+            self.ledger.add(Made(case=case, fault=fault))
+        for one in self.voice.track(self._flow(), len(self.jobs), "predicting"):
+            if one.fault:
+                self.faults[one.job.stem] = one.fault
+                self.voice.say(f"{one.job.stem}: {one.fault}")
+            elif one.done:
+                kept += 1
+            else:
+                written.append(self.order.out / (one.job.stem + one.job.ending))
+            for note in one.notes:
+                self.voice.say(f"{one.job.stem}: {note}")
+        return Outcome(tuple(written), kept, self.faults)
+
+    def _flow(self) -> Iterator[Opened]:
+        """Three stages; where one image takes much of the memory, one after the other."""
+        many = len(self.models)
+
+        def room() -> int:
+            return many if 3 * self.bytes < self._ram() / 2 else 0
+
+        opened = ahead(self._open, self.jobs, room)
+        predicted = ahead(self._predict, opened, lambda: many - 1, many) if many > 1 else map(self._predict, opened)
+        return ahead(self._close, predicted, room)
+
+    def _ram(self) -> int:
+        from autoseg.steps import device as devices
+
+        return self.order.ram or int(0.8 * devices.memory(devices.choose("cpu")))
+
+    # -- the stages ------------------------------------------------------------------------------------
+
+    def _open(self, job: Job) -> Opened:
+        one = Opened(job, content_of(job.files), time.monotonic(), notes=job.notes)
+        if self.ledger.stands(job.stem, one.content, self.way) is not None:
+            one.done = True
+            return one
+        try:
+            self._read(one)
+        except (BadData, MemoryError) as problem:
+            _give_up(one, problem)
+        return one
+
+    def _read(self, one: Opened) -> None:
+        """Reads the image, or opens it where it is a large raster, and prepares it for all networks."""
+        from autoseg.pipeline.reading import opened_raster, views_by_windows
+
+        model, how = self.models[0], self._how(self.models[0])
+        files = list(one.job.files)
+        one.windows = opened_raster(model, files, one.job.reader, one.stack, LARGE)
+        if one.windows is not None:
+            one.image, one.views = one.windows.grid, views_by_windows(model, how, one.windows, files)
+        else:
+            image = casework.read_image(files, self.question, one.job.reader)
+            if image.valid is not None and not image.valid.any():
+                raise BadData("no voxel is valid: all are nodata, NaN or inf", where=" + ".join(map(str, files)))
+            one.image, one.views = image, model.views(image, how)
+            self.bytes = image.array.nbytes + sum(_size_of(view) for view in one.views)
+        if model.seen is not None and one.windows is None:
+            one.notes += unlike(one.image, model.seen, self.question)
+
+    def _predict(self, one: Opened) -> Opened:
+        if one.done or one.fault:
+            return one
+        model = self.free.get()
+        try:
+            self._fill(one, model)
+        except (BadData, MemoryError) as problem:
+            _give_up(one, problem)
+        except BaseException:
+            _give_up(one, None)
+            raise
+        finally:
+            one.views = []
+            self.free.put(model)
+        return one
+
+    def _fill(self, one: Opened, model: Model) -> None:
+        from autoseg.steps import predict as step
+
+        assert one.image is not None
+        how = self._how(model)
+        one.sink = sink_for(self.question, one.image, self.order.out / (one.job.stem + one.job.ending), one.job.reader)
+        one.extras = extras_for(
+            self.order.extras, self.question, one.image, self.order.out, one.job.stem, one.windows
+        )  # fmt: skip
+        takers: list[Sink | Extra] = [one.sink, *one.extras]
+        for piece in step.pieces(_on(one.views, model), self.question, how):
+            for taker in takers:
+                taker.take(piece)
+
+    def _close(self, one: Opened) -> Opened:
+        if one.done or one.fault:
+            return one
+        assert one.sink is not None
+        try:
+            files = [one.sink.close()]
+            for extra in one.extras:
+                files += extra.close()
+            files += [made for act in self.order.after if (made := act(files[0], one.job, self.question))]
+        except BadData as problem:
+            _give_up(one, problem)
+            return one
+        except BaseException:
+            _give_up(one, None)
+            raise
+        finally:
+            one.stack.close()
+            one.image = one.sink = one.windows = None
+        self.ledger.add(
+            Made(
+                case=one.job.stem, inputs=one.content, way=self.way, notes=one.notes,
+                outputs={file.name: content_of([file]) for file in files}, seconds=time.monotonic() - one.began,
+            )
+        )  # fmt: skip
+        return one
+
+    def _how(self, model: Model) -> How:
+        extras = self.order.extras
+        return model.how(
+            room=_room(self._ram(), model), probabilities=extras.probabilities or extras.uncertainty,
+            disagreement=extras.uncertainty,
+        )  # fmt: skip
+
+
+def _room(ram: int, model: Model) -> int:
+    """What is left of the memory for fronts, beside what this process has now and what the networks' features take."""
+    from autoseg.steps import device as devices
+
+    devices.give_back(devices.choose("cpu"))
+    features = 0
+    if model.device.type == "cpu":
+        features = max(_features(one) for one in model.configurations)
+    return max(1 << 20, ram - devices.resident_memory() - features)
+
+
+def _features(model: Model) -> int:
+    """About the bytes of the features that a network holds at once: six maps of its finest stage."""
+    from math import prod
+
+    settings = model.run.settings
+    return 6 * 4 * settings.network.features[0] * prod(settings.patch) * settings.batch
+
+
+def _on(views: Sequence[View], model: Model) -> list[View]:
+    """The views with the networks of this model, which may be on another device than those they were prepared for."""
+    from dataclasses import replace
+
+    networks = [one.networks for one in model.configurations for _ in model.scales]
+    return [
+        replace(view, networks=own, device=model.device) for view, own in zip(views, networks, strict=True)
+    ]  # fmt: skip
+
+
+def _size_of(view: View) -> int:
+    source: Any = view.prepared.source
+    return int(source.array.nbytes) if hasattr(source, "array") else 0
+
+
+def _give_up(one: Opened, problem: BaseException | None) -> None:
+    """Leaves nothing of a case behind; `problem` is what it fails for."""
+    if problem is not None:
+        one.fault = "memory ran out" if isinstance(problem, MemoryError) else str(problem)
+    takers: list[Sink | Extra] = [*([one.sink] if one.sink else []), *one.extras]
+    for taker in takers:
+        taker.abandon()
+    one.stack.close()
+    one.image, one.sink, one.windows, one.views, one.extras = None, None, None, [], []
+
+
+def _way(model: Model, order: Order) -> str:
+    """A hash of what a label depends on beside its image."""
+    extras = order.extras
+    said = [model.digest, model.step, model.mirror, model.scales, [act.__name__ for act in order.after]]
+    said += [one.digest for one in model.beside] + [repr(extras)]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def _require_other_folder(order: Order) -> None:
+    """Raises: BadUsage where labels would lie among the images, or part k of n does not exist."""
+    source = order.source if order.source.is_dir() else order.source.parent
+    if order.out.resolve() == source.resolve():
+        raise BadUsage("is the folder of the images", where=str(order.out), remedy="predict into another folder")
+    number, of = order.part
+    if not 1 <= number <= of:
+        raise BadUsage(f"{number}/{of} is no part", where="--shard", expected="k/n with k from 1 to n")
+
+
+def told(outcome: Outcome, out: Path, voice: Voice) -> None:
+    """Says what became of a folder. Raises: BadData where something failed, which is written to failed.csv too."""
+    from autoseg.store import save_text
+
+    kept = f", {outcome.kept} were there already" if outcome.kept else ""
+    voice.say(f"{len(outcome.written)} labels written to {out}{kept}")
+    listing = out / "failed.csv"
+    if not outcome.faults:
+        listing.unlink(missing_ok=True)
+        return
+    rows = [f"{_quoted(case)},{_quoted(fault)}" for case, fault in sorted(outcome.faults.items())]
+    save_text(listing, "\n".join(["case,fault", *rows]) + "\n")
+    first = list(outcome.faults.values())[:SHOWN]
+    more = f" (and {len(outcome.faults) - SHOWN} more)" if len(outcome.faults) > SHOWN else ""
+    total = len(outcome.faults) + len(outcome.written) + outcome.kept
+    what = f"{len(outcome.faults)} of {total} images could not be predicted: {' | '.join(first)}{more}"
+    raise BadData(what, remedy=f"all of them are listed in {listing}")
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
