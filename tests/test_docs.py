@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import re
+import runpy
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +24,8 @@ from autoseg.nets.places import parse
 from autoseg.plugins import LOADED, load_files, load_installed
 from autoseg.readers import ending_of, reader_for
 from autoseg.records import Network, Part
+from autoseg.store.archive import staged
+from tests.store.test_archive import fill, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "datasets" / "README.md"]
@@ -317,3 +321,21 @@ def test_the_package_of_the_page_is_a_plugin(install: Callable[..., Path]) -> No
     ]
     assert f"pip install {LOADED[0].name}`" in EXTENDING
     trains(small(2, block=Part(name="gated")))
+
+
+# -- the model in memory ---------------------------------------------------------------------------------
+
+
+def test_the_example_of_a_model_in_memory_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "models.md").read_text("utf-8")
+    ((name, text),) = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", page, re.DOTALL)
+    (tmp_path / name).write_text(text)
+    network = Network.plain((2, 3), ((1, 1, 1), (2, 2, 2)))
+    with staged(tmp_path / "hippocampus.autoseg") as folder:
+        fill(folder, {"3d": 2}, settings(network=network, patch=(16, 16, 16), spacing=(1.0, 1.0, 1.0)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", lambda _: pytest.fail("starts a process"))
+    runpy.run_path(str(tmp_path / name), run_name="anything")  # not as __main__
+    assert "{'background': 0, 'disc': 255} ('grey',)" in capsys.readouterr().out

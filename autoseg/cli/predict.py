@@ -11,9 +11,9 @@ from autoseg.cli.session import Session, current, device_option, gigabytes, plan
 from autoseg.errors import BadUsage
 
 if TYPE_CHECKING:
-    from autoseg.pipeline.folder import Order
     from autoseg.pipeline.inputs import Job
     from autoseg.pipeline.opening import Way
+    from autoseg.pipeline.orders import Order
     from autoseg.pipeline.prediction import Model
     from autoseg.records import Question
 
@@ -58,9 +58,10 @@ def predict(context: click.RichContext, /, source: Path | None, out: Path | None
     if source is None or out is None:
         raise click.UsageError("Missing option '-i' / '--input' or '-o' / '--output'.")
     from autoseg.interop.dicom_seg import require_highdicom
-    from autoseg.pipeline.folder import predict_folder, told
+    from autoseg.pipeline.folder import predict_folder
     from autoseg.pipeline.inputs import inputs
     from autoseg.pipeline.opening import on_engine
+    from autoseg.pipeline.orders import told
 
     order, way = _order(source, out, asked), _way(asked)
     models = _models(session, asked, way)
@@ -77,7 +78,7 @@ def predict(context: click.RichContext, /, source: Path | None, out: Path | None
 
 def _order(source: Path, out: Path, asked: dict[str, Any]) -> Order:
     from autoseg.pipeline.extras import ExtraWish
-    from autoseg.pipeline.folder import Order
+    from autoseg.pipeline.orders import Order
 
     wish = ExtraWish(**{name: asked[name] for name in ("probabilities", "uncertainty", "volumes", "previews")})
     number, slash, of = asked["shard"].partition("/")

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from autoseg.errors import BadData, BadUsage
-from autoseg.pipeline.extras import Extra, ExtraWish, extras_for
+from autoseg.errors import BadData, BadInput
+from autoseg.pipeline.extras import Extra, extras_for
 from autoseg.pipeline.flow import ahead
 from autoseg.pipeline.inputs import Job, inputs
 from autoseg.pipeline.ledger import Ledger, content_of
+from autoseg.pipeline.orders import Order, Outcome, require_other_folder
 from autoseg.pipeline.prediction import Model
 from autoseg.pipeline.sinks import Sink, sink_for
 from autoseg.pipeline.voice import Voice
@@ -30,29 +31,6 @@ if TYPE_CHECKING:
     from autoseg.steps.predict import How, View
 
 LARGE = 64_000_000  # values above which a raster is read by windows
-SHOWN = 5  # faults that are named on the last line
-
-
-After = Callable[[Path, Job, Question], "Path | None"]
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is to be predicted, where to, and what beside the labels.
-
-    Attributes:
-        ram: bytes that this process may take, beside the voxels of the image and one label; None: four fifths of what
-            is free.
-        part: (k, n): every n-th input from the k-th on, k from 1.
-        after: what is made of a label that was written: each answers the file, or None where it makes none of such.
-    """
-
-    source: Path
-    out: Path
-    ram: int | None = None
-    part: tuple[int, int] = (1, 1)
-    extras: ExtraWish = field(default_factory=ExtraWish)
-    after: tuple[After, ...] = ()
 
 
 @dataclass
@@ -71,15 +49,6 @@ class Opened:
     extras: list[Extra] = field(default_factory=list)
     fault: str = ""
     done: bool = False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a folder: how many labels were written now, how many were there, and what failed and why."""
-
-    written: tuple[Path, ...]
-    kept: int
-    faults: dict[str, str]
 
 
 def predict_folder(models: Sequence[Model], order: Order, voice: Voice) -> Outcome:
@@ -101,7 +70,7 @@ class _Run:
         self.free: SimpleQueue[Model] = SimpleQueue()
         for model in models:
             self.free.put(model)
-        _require_other_folder(order)
+        require_other_folder(order)
         found = inputs(order.source, self.question)
         number, of = order.part
         self.jobs = found.jobs[number - 1 :: of]
@@ -109,6 +78,7 @@ class _Run:
             voice.say(note)
         self.faults = dict(found.faults) if number == 1 else {}
         self.ledger = Ledger(order.out, f"{number}_of_{of}" if of > 1 else "")
+        self.left = [file.name for file in order.out.glob(".*.part.*")]
         self.way = _way(models[0], order)
         self.bytes = 0  # of the last image, as it was and as the networks saw it
 
@@ -120,6 +90,7 @@ class _Run:
         for one in self.voice.track(self._flow(), len(self.jobs), "predicting"):
             if one.fault:
                 self.faults[one.job.stem] = one.fault
+                self.ledger.add(Made(case=one.job.stem, inputs=one.content, fault=one.fault))
                 self.voice.say(f"{one.job.stem}: {one.fault}")
             elif one.done:
                 kept += 1
@@ -154,7 +125,7 @@ class _Run:
             return one
         try:
             self._read(one)
-        except (BadData, MemoryError) as problem:
+        except (BadInput, MemoryError) as problem:
             _give_up(one, problem)
         return one
 
@@ -175,15 +146,23 @@ class _Run:
             self.bytes = image.array.nbytes + sum(_size_of(view) for view in one.views)
         if model.seen is not None and one.windows is None:
             one.notes += unlike(one.image, model.seen, self.question)
+        if one.image.placement.get("crs") == "" and one.job.ending.startswith(".tif"):
+            one.notes += ("has no coordinate system, and so has its label",)
 
     def _predict(self, one: Opened) -> Opened:
+        from autoseg.steps.backward import is_out_of_memory
+
         if one.done or one.fault:
             return one
         model = self.free.get()
         try:
             self._fill(one, model)
-        except (BadData, MemoryError) as problem:
+        except (BadInput, MemoryError) as problem:
             _give_up(one, problem)
+        except RuntimeError as problem:
+            _give_up(one, MemoryError() if is_out_of_memory(problem) else None)
+            if not one.fault:
+                raise
         except BaseException:
             _give_up(one, None)
             raise
@@ -196,7 +175,9 @@ class _Run:
         from autoseg.steps import predict as step
 
         assert one.image is not None
-        how = self._how(model)
+        how = self._how(model, one.image.array.nbytes if one.windows is None else 0)
+        for name in [name for name in self.left if f".part.{one.job.stem}." in name]:
+            (self.order.out / name).unlink(missing_ok=True)  # a kill left it
         one.sink = sink_for(self.question, one.image, self.order.out / (one.job.stem + one.job.ending), one.job.reader)
         one.extras = extras_for(
             self.order.extras, self.question, one.image, self.order.out, one.job.stem, one.windows
@@ -232,23 +213,22 @@ class _Run:
         )  # fmt: skip
         return one
 
-    def _how(self, model: Model) -> How:
+    def _room(self, model: Model, held: int) -> int:
+        """What is left of the memory for fronts, beside what the process has (`held` of it are the image's voxels and
+        its label's) and what the networks' features take."""
+        from autoseg.steps import device as devices
+
+        devices.give_back(devices.choose("cpu"))
+        features = max(map(_features, model.configurations)) if model.device.type == "cpu" else 0
+        left = self._ram() if self.order.ram is None else self.order.ram + held - devices.resident_memory()
+        return max(1 << 20, left - features)
+
+    def _how(self, model: Model, held: int = 0) -> How:
         extras = self.order.extras
         return model.how(
-            room=_room(self._ram(), model), probabilities=extras.probabilities or extras.uncertainty,
+            room=self._room(model, held), probabilities=extras.probabilities or extras.uncertainty,
             disagreement=extras.uncertainty,
         )  # fmt: skip
-
-
-def _room(ram: int, model: Model) -> int:
-    """What is left of the memory for fronts, beside what this process has now and what the networks' features take."""
-    from autoseg.steps import device as devices
-
-    devices.give_back(devices.choose("cpu"))
-    features = 0
-    if model.device.type == "cpu":
-        features = max(_features(one) for one in model.configurations)
-    return max(1 << 20, ram - devices.resident_memory() - features)
 
 
 def _features(model: Model) -> int:
@@ -291,36 +271,3 @@ def _way(model: Model, order: Order) -> str:
     said = [model.digest, model.step, model.mirror, model.scales, [act.__name__ for act in order.after]]
     said += [one.digest for one in model.beside] + [repr(extras)]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
-
-
-def _require_other_folder(order: Order) -> None:
-    """Raises: BadUsage where labels would lie among the images, or part k of n does not exist."""
-    source = order.source if order.source.is_dir() else order.source.parent
-    if order.out.resolve() == source.resolve():
-        raise BadUsage("is the folder of the images", where=str(order.out), remedy="predict into another folder")
-    number, of = order.part
-    if not 1 <= number <= of:
-        raise BadUsage(f"{number}/{of} is no part", where="--shard", expected="k/n with k from 1 to n")
-
-
-def told(outcome: Outcome, out: Path, voice: Voice) -> None:
-    """Says what became of a folder. Raises: BadData where something failed, which is written to failed.csv too."""
-    from autoseg.store import save_text
-
-    kept = f", {outcome.kept} were there already" if outcome.kept else ""
-    voice.say(f"{len(outcome.written)} labels written to {out}{kept}")
-    listing = out / "failed.csv"
-    if not outcome.faults:
-        listing.unlink(missing_ok=True)
-        return
-    rows = [f"{_quoted(case)},{_quoted(fault)}" for case, fault in sorted(outcome.faults.items())]
-    save_text(listing, "\n".join(["case,fault", *rows]) + "\n")
-    first = list(outcome.faults.values())[:SHOWN]
-    more = f" (and {len(outcome.faults) - SHOWN} more)" if len(outcome.faults) > SHOWN else ""
-    total = len(outcome.faults) + len(outcome.written) + outcome.kept
-    what = f"{len(outcome.faults)} of {total} images could not be predicted: {' | '.join(first)}{more}"
-    raise BadData(what, remedy=f"all of them are listed in {listing}")
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"'

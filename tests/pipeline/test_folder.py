@@ -15,8 +15,9 @@ from autoseg.errors import BadData, BadUsage, RunFailed
 from autoseg.image import Image
 from autoseg.pipeline import folder, sinks
 from autoseg.pipeline.extras import ExtraWish
-from autoseg.pipeline.folder import Order, predict_folder, told
+from autoseg.pipeline.folder import predict_folder
 from autoseg.pipeline.models import open_model
+from autoseg.pipeline.orders import Order, Outcome, told
 from autoseg.pipeline.prediction import Model
 from autoseg.pipeline.voice import Silent
 from autoseg.readers.raster import Raster
@@ -70,7 +71,7 @@ def expected(model: Model, images: Path) -> dict[str, np.ndarray]:
     return {file.name: model.predict(Raster().read([file])) for file in sorted(images.glob("*.png"))}
 
 
-def run(models: list[Model], images: Path, out: Path, **more) -> folder.Outcome:
+def run(models: list[Model], images: Path, out: Path, **more) -> Outcome:
     return predict_folder(models, Order(images, out, **more), Silent())
 
 
@@ -124,7 +125,9 @@ def test_a_run_that_was_killed_goes_on(
         with pytest.raises(KeyboardInterrupt):
             run([model], images, out)
     assert not left_behind(out) and len(labels_of(out)) == at
+    (out / ".abc.part.im3.png").write_bytes(b"half of it")
     outcome = run([model], images, out)
+    assert not left_behind(out)
     assert outcome.kept == at and same(labels_of(out), expected(model, images))
 
 
@@ -143,6 +146,7 @@ def test_a_bad_image_is_set_aside_and_listed(model: Model, images: Path, tmp_pat
     assert "im0" in (out / "failed.csv").read_text()
     lines = [json.loads(line) for line in (out / "predicted.jsonl").read_text().splitlines()]
     assert sorted(line["case"] for line in lines if "fault" not in line) == ["im1", "im2", "im3", "im4"]
+    assert sorted(line["case"] for line in lines if "fault" in line) == ["im0", "im9"]
 
 
 def test_a_full_disk_ends_the_run_and_leaves_what_was_done(
@@ -232,6 +236,17 @@ def test_a_raster_without_coordinates_and_one_of_a_pixel_are_predicted(tmp_path:
     assert len(outcome.written) == 2
     with rasterio.open(tmp_path / "out" / "bare.tif") as label:
         assert label.crs is None and label.shape == (9, 8)
+    notes = {
+        line["case"]: line.get("notes")
+        for line in map(json.loads, (tmp_path / "out" / "predicted.jsonl").read_text().splitlines())
+    }
+    assert notes == {"one": None, "bare": ["has no coordinate system, and so has its label"]}
+
+
+def test_an_image_that_no_memory_holds_is_set_aside(model: Model, images: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(folder._Run, "_room", lambda *words: 100)
+    outcome = run([model], images, tmp_path / "out")
+    assert len(outcome.faults) == 5 and "--ram" in outcome.faults["im0"] and not labels_of(tmp_path / "out")
 
 
 def test_what_is_wanted_beside_the_labels_is_there(tmp_path: Path) -> None:
