@@ -58,6 +58,10 @@ def predict_folder(models: Sequence[Model], order: Order, voice: Voice) -> Outco
         models: the same one on every device that takes part.
     Raises: BadUsage for what the whole folder suffers from, RunFailed where the disk is full.
     """
+    from autoseg.steps import device as devices
+
+    if order.ram is None and all(model.device.type == "cpu" for model in models):
+        devices.keep_memory()
     return _Run(models, order, voice).outcome()
 
 

@@ -157,6 +157,8 @@ MATRIX = [
     pytest.param((7, 20, 30), (5.0, 1.0, 1.0), (8, 8), (1.5, 1.5), (0, 1, 2), id="slices"),
     pytest.param((4, 3, 5), (1.0, 1.0, 1.0), (8, 8, 8), (0.8, 0.8, 0.8), (2, 0, 1), id="smaller than a patch"),
     pytest.param((1, 1, 1), (1.0, 1.0, 1.0), (8, 8, 8), (1.0, 1.0, 1.0), (0, 1, 2), id="one voxel"),
+    pytest.param((1, 20, 17), (1.0, 1.0, 1.0), (8, 8, 8), (1.0, 1.0, 1.0), (0, 1, 2), id="one slice"),
+    pytest.param((3, 30, 26), (50.0, 1.0, 1.0), (2, 8, 8), (45.0, 1.3, 1.3), (0, 1, 2), id="50 to 1"),
 ]
 
 
@@ -206,7 +208,25 @@ def test_in_parts_and_as_probabilities_it_is_the_same_label(shape, had, patch, s
                 assert piece.disagreement.shape == piece.indices.shape and float(piece.disagreement.min()) >= 0
         assert (count == 1).all()
         assert (step.label_of(shape, iter(found), asked) == whole).mean() > 0.9999
-    assert len(met) > 1 or np.prod(shape) < 100
+    assert len(met) > 1 or np.prod(shape) < 1000
+
+
+@pytest.mark.parametrize(("shape", "had", "patch", "spacing", "axes"), MATRIX)
+def test_the_probabilities_are_those_of_all_logits_resampled_at_once(shape, had, patch, spacing, axes) -> None:
+    image = Image(np.random.default_rng(1).normal(size=(1, *shape)).astype(np.float32), had)
+    ours, asked, network = configuration(patch, spacing, axes=axes), question(3), Mixing(len(patch), 1, 3)
+    how = step.How(probabilities=True, mirror=False, room=10**5)
+    array, geometry = preprocess.prepare_image(image, ours, asked)
+    logits = whole_logits(array, network, ours, 0.5)
+    if geometry.coarse is not None:  # along it the nearest slice is taken
+        size = list(logits.shape[1:])
+        n, m = size[geometry.coarse], geometry.cropped[geometry.coarse]
+        logits = logits.index_select(geometry.coarse + 1, torch.from_numpy((2 * np.arange(m) + 1) * n // (2 * m)))
+    grid = torch.nn.functional.interpolate(logits[None], geometry.cropped, mode="trilinear", align_corners=False)[0]
+    expected = torch.softmax(grid, 0).permute(0, *(1 + int(axis) for axis in np.argsort(geometry.axes)))
+    for piece in step.pieces(step.views(image, [([network], ours, "float32")], asked, CPU, how, {}), asked, how):
+        inside = (slice(None), *piece.box)
+        assert torch.allclose(piece.probabilities, expected[inside], atol=1e-4)
 
 
 def test_several_configurations_are_the_mean_of_their_probabilities() -> None:
