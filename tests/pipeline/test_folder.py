@@ -41,7 +41,7 @@ class Told(Silent):
 def model_of(path: Path, question: Question = QUESTION, **options) -> Model:
     if not path.exists():
         with staged(path) as inside:
-            fill(inside, {"2d": 2}, settings(), question)
+            fill(inside, {"2d": 2}, settings(patch=(16, 16)), question)
     return open_model(path, "cpu", **options)[1]
 
 
