@@ -138,7 +138,8 @@ READERS = Table(
 NORMALISERS = Table(
     "normaliser",
     "(intensity: Intensity, **options) -> (channel (z, y, x) float32, inside: bool (z, y, x)) -> float32 (z, y, x), "
-    "or (K, z, y, x) where the attribute `outputs` is K; resampled as `resample`, a Part, says where it has one",
+    "or (K, z, y, x) where the attribute `outputs` is K; resampled as `resample`, a Part, says where it has one; given "
+    "images in parts where it is `local`, or has `moments` and `by`",
     {
         "zscore": "autoseg.arrays.normalisers:ZScore",
         "ct": "autoseg.arrays.normalisers:ClipScale",

@@ -138,7 +138,7 @@ def _compared(ours: Ours, theirs: Theirs | None, wanted: argparse.Namespace, *, 
         if theirs:
             out = wanted.work / "labels" / "nnunet"
             their = their_prediction(theirs, images, out, wanted, mirrors=mirrors, gpu=gpu)
-            for name in runs:
+            for name in [name for name in runs if name != "nnU-Net"]:
                 mine = Path(runs[name][-1]["labels"])
                 runs[name][-1]["agreement"] = agreement(mine, out, question)
             runs.setdefault("nnU-Net", []).append(their)

@@ -11,7 +11,7 @@ import rich_click as click
 from autoseg.cli.session import Session, current, echo_json, json_option, table
 
 CORE = ("torch", "monai", "numpy", "scipy", "nibabel", "SimpleITK", "scikit-image", "rasterio", "blosc2")
-EXTRAS = {"dicom": "highdicom", "ray": "ray", "track": "tensorboard", "export": "onnx", "fast": "edt"}
+EXTRAS = {"dicom": "highdicom", "ray": "ray", "track": "tensorboard", "export": "openvino", "fast": "edt"}
 LEAST_MEMORY, LEAST_DISK = 4e9, 5e9
 Row = tuple[str, str, str]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--config", help="Configuration (default: the best by validation Dice).")
+@click.option("--config", help="Configuration, or several: 2d,3d (default: the best by validation Dice).")
 @click.option("--folds", help="Folds to pack: 0,1,2 (default: all that are trained).")
 @task_option
 @plan_option
@@ -30,7 +30,8 @@ def export(
 
     session = current(context)
     wanted = [fold.strip() for fold in folds.split(",")] if folds else None
-    runs = choose_runs(session.home, session.plan(task, plan), session.voice, config, wanted)
+    made, titles = session.plan(task, plan), config.split(",") if config else [None]
+    runs = [run for title in titles for run in choose_runs(session.home, made, session.voice, title, wanted)]
     write(session.home, runs, target, session.voice, session.plugins)
     click.echo(str(target))
 

@@ -70,10 +70,13 @@ def predict(context: click.RichContext, /, source: Path | None, out: Path | None
         raise BadUsage("are drawn of rasters alone", where="--polygons")
     if asked["dicom_seg"] and raster:
         raise BadUsage("is written of DICOM series alone", where="--dicom-seg")
+    jobs = inputs(source, models[0].question).jobs
     if asked["dicom_seg"]:
         require_highdicom()
-    models = on_engine(models, way, len(inputs(source, models[0].question).jobs), session.voice)
-    told(predict_folder(models, order, session.voice), out, session.voice)
+        if not any(job.reader == "dicom" for job in jobs):
+            raise BadUsage("is written of DICOM series, of which there is none", where="--dicom-seg")
+    models = on_engine(models, way, len(jobs), session.voice)
+    told(predict_folder(models, order, session.voice), order, session.voice)
 
 
 def _order(source: Path, out: Path, asked: dict[str, Any]) -> Order:
@@ -154,6 +157,9 @@ def _price(session: Session, asked: dict[str, Any]) -> None:
     from autoseg.cli.session import table
     from autoseg.pipeline.pricing import price
 
+    taken = {"task", "plan", "device", "config", "engine", "shard"}
+    if given := [name for name, value in asked.items() if value and name not in taken]:
+        raise BadUsage(f"does not go with --{given[0].replace('_', '-')}", where="--price")
     plan = session.plan(asked["task"], asked["plan"])
     rows = price(session.home, plan, asked["device"], session.plugins, session.voice, asked["config"])
     cells = ([row.way, f"{row.seconds:.2f}", "–" if row.dice is None else f"{row.dice:.4f}"] for row in rows)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -12,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg import __version__
-from autoseg.errors import RunFailed
+from autoseg.errors import BadFile, RunFailed
 from autoseg.image import Image
 from autoseg.readers import Windows
 from autoseg.records import Question
@@ -185,7 +188,8 @@ class VolumeValues:
         self.scratch = self.making.path.with_name(f"{self.making.path.name}.scratch")
         with self.making.begun():
             self.making.stack.callback(self._forget)
-            self.array: Any = np.memmap(self.scratch, np.float16, "w+", shape=image.shape)
+            _reserve(self.scratch, 2 * prod(image.shape))
+            self.array: Any = np.memmap(self.scratch, np.float16, "r+", shape=image.shape)
 
     def take(self, piece: Piece) -> None:
         self.array[piece.box] = self.values(piece)
@@ -254,6 +258,27 @@ class RasterValues:
 # -- volumes -------------------------------------------------------------------------------------------
 
 
+def _reserve(file: Path, size: int) -> None:
+    """Makes a file of that size; a disk that is too full for it says so here, and not where the file is filled."""
+    with file.open("wb") as opened:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(opened.fileno(), 0, max(1, size))
+        opened.truncate(size)
+
+
+def _table_of(file: Path) -> str:
+    """The table as it is; nothing where there is none. Raises: BadFile for what is no text."""
+    try:
+        return file.read_text(encoding="utf-8") if file.exists() else ""
+    except UnicodeDecodeError:
+        raise BadFile("is no text in UTF-8", where=str(file), remedy="move it away; it is written anew") from None
+
+
+def is_in_table(out: Path, case: str) -> bool:
+    """Whether the folder's table has rows of the case. Raises: BadFile."""
+    return any(row and row[0] == case for row in csv.reader(_table_of(out / TABLE).splitlines()))
+
+
 class Volumes:
     """The rows of a case in the folder's table, where they take the place of earlier ones of it."""
 
@@ -266,7 +291,7 @@ class Volumes:
     def close(self) -> list[Path]:
         """No file is the case's own. Raises: BadFile when there is another table of this name."""
         with lock(self.file.parent / f".{self.file.stem}", PATIENCE):
-            before = self.file.read_text(encoding="utf-8") if self.file.exists() else ""
+            before = _table_of(self.file)
             save_text(self.file, outputs.table(before, self.case, self.tally.counts(), self.image, str(self.file)))
         return []
 

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from autoseg.errors import BadData, BadInput
-from autoseg.pipeline.extras import Extra, extras_for
+from autoseg.pipeline.extras import Extra, extras_for, is_in_table
 from autoseg.pipeline.flow import ahead
 from autoseg.pipeline.inputs import Job, inputs
-from autoseg.pipeline.ledger import Ledger, content_of
+from autoseg.pipeline.ledger import NAME, Ledger, content_of
 from autoseg.pipeline.orders import Order, Outcome, require_other_folder
 from autoseg.pipeline.prediction import Model
+from autoseg.pipeline.reading import prepared_bytes
 from autoseg.pipeline.sinks import Sink, sink_for
 from autoseg.pipeline.voice import Voice
 from autoseg.records import Made, Question
 from autoseg.steps import cases as casework
 from autoseg.steps.unlike import unlike
+from autoseg.store import lock
 
 if TYPE_CHECKING:
     from autoseg.image import Image
@@ -62,7 +65,10 @@ def predict_folder(models: Sequence[Model], order: Order, voice: Voice) -> Outco
 
     if order.ram is None and all(model.device.type == "cpu" for model in models):
         devices.keep_memory()
-    return _Run(models, order, voice).outcome()
+    require_other_folder(order)
+    number, of = order.part
+    with lock(order.out / f".{NAME}_{number}_of_{of}"):
+        return _Run(models, order, voice).outcome()
 
 
 class _Run:
@@ -74,7 +80,6 @@ class _Run:
         self.free: SimpleQueue[Model] = SimpleQueue()
         for model in models:
             self.free.put(model)
-        require_other_folder(order)
         found = inputs(order.source, self.question)
         number, of = order.part
         self.jobs = found.jobs[number - 1 :: of]
@@ -84,7 +89,9 @@ class _Run:
         self.ledger = Ledger(order.out, f"{number}_of_{of}" if of > 1 else "")
         self.left = [file.name for file in order.out.glob(".*.part.*")]
         self.way = _way(models[0], order)
-        self.bytes = 0  # of the last image, as it was and as the networks saw it
+        self.bytes = (
+            sys.maxsize
+        )  # of the last image, as it was and as the networks saw it; of the first nothing is known
 
     def outcome(self) -> Outcome:
         written: list[Path] = []
@@ -120,17 +127,27 @@ class _Run:
 
         return self.order.ram or int(0.8 * devices.memory(devices.choose("cpu")))
 
+    def _require_held(self, image: Image, files: Sequence[Path]) -> None:
+        """Raises: BadData where what the networks see of an image is more than the memory, as for a wrong spacing."""
+        needed = 0
+        for model in self.models[0].configurations:
+            for scale in model.scales:
+                needed += prepared_bytes(image, model.run.settings, self.question, scale)
+        if needed > self._ram():
+            what = f"its preparation takes {needed / 1e9:.1f} GB, more than the memory"
+            remedy = "check its spacing, or allow more with --ram"
+            raise BadData(what, where=" + ".join(map(str, files)), remedy=remedy)
+
     # -- the stages ------------------------------------------------------------------------------------
 
     def _open(self, job: Job) -> Opened:
         one = Opened(job, content_of(job.files), time.monotonic(), notes=job.notes)
-        if self.ledger.stands(job.stem, one.content, self.way) is not None:
+        made = self.ledger.stands(job.stem, one.content, self.way)
+        if made is not None and (not self.order.extras.volumes or is_in_table(self.order.out, job.stem)):
             one.done = True
             return one
-        try:
+        with _set_aside(one):
             self._read(one)
-        except (BadInput, MemoryError) as problem:
-            _give_up(one, problem)
         return one
 
     def _read(self, one: Opened) -> None:
@@ -144,6 +161,7 @@ class _Run:
             one.image, one.views = one.windows.grid, views_by_windows(model, how, one.windows, files)
         else:
             image = casework.read_image(files, self.question, one.job.reader)
+            self._require_held(image, files)
             if image.valid is not None and not image.valid.any():
                 raise BadData("no voxel is valid: all are nodata, NaN or inf", where=" + ".join(map(str, files)))
             one.image, one.views = image, model.views(image, how)
@@ -154,22 +172,12 @@ class _Run:
             one.notes += ("has no coordinate system, and so has its label",)
 
     def _predict(self, one: Opened) -> Opened:
-        from autoseg.steps.backward import is_out_of_memory
-
         if one.done or one.fault:
             return one
         model = self.free.get()
         try:
-            self._fill(one, model)
-        except (BadInput, MemoryError) as problem:
-            _give_up(one, problem)
-        except RuntimeError as problem:
-            _give_up(one, MemoryError() if is_out_of_memory(problem) else None)
-            if not one.fault:
-                raise
-        except BaseException:
-            _give_up(one, None)
-            raise
+            with _set_aside(one):
+                self._fill(one, model)
         finally:
             one.views = []
             self.free.put(model)
@@ -180,7 +188,7 @@ class _Run:
 
         assert one.image is not None
         how = self._how(model, one.image.array.nbytes if one.windows is None else 0)
-        for name in [name for name in self.left if f".part.{one.job.stem}." in name]:
+        for name in [name for name in self.left if name.partition(".part.")[2] in _names(one.job)]:
             (self.order.out / name).unlink(missing_ok=True)  # a kill left it
         one.sink = sink_for(self.question, one.image, self.order.out / (one.job.stem + one.job.ending), one.job.reader)
         one.extras = extras_for(
@@ -195,27 +203,26 @@ class _Run:
         if one.done or one.fault:
             return one
         assert one.sink is not None
-        try:
+        files: list[Path] = []
+        with _set_aside(one):
             files = [one.sink.close()]
             for extra in one.extras:
                 files += extra.close()
             files += [made for act in self.order.after if (made := act(files[0], one.job, self.question))]
-        except BadData as problem:
-            _give_up(one, problem)
-            return one
-        except BaseException:
-            _give_up(one, None)
-            raise
-        finally:
-            one.stack.close()
-            one.image = one.sink = one.windows = None
+        if not one.fault:
+            self._note(one, files)
+        return one
+
+    def _note(self, one: Opened, files: Sequence[Path]) -> None:
+        """Lets go of a case whose files are in their places, and says so in the list."""
+        one.stack.close()
+        one.image = one.sink = one.windows = None
         self.ledger.add(
             Made(
                 case=one.job.stem, inputs=one.content, way=self.way, notes=one.notes,
                 outputs={file.name: content_of([file]) for file in files}, seconds=time.monotonic() - one.began,
             )
         )  # fmt: skip
-        return one
 
     def _room(self, model: Model, held: int) -> int:
         """What is left of the memory for fronts, beside what the process has (`held` of it are the image's voxels and
@@ -225,37 +232,65 @@ class _Run:
         devices.give_back(devices.choose("cpu"))
         features = max(map(_features, model.configurations)) if model.device.type == "cpu" else 0
         left = self._ram() if self.order.ram is None else self.order.ram + held - devices.resident_memory()
-        return max(1 << 20, left - features)
+        return max(1 << 20, left // len(self.models) - features)
 
     def _how(self, model: Model, held: int = 0) -> How:
         extras = self.order.extras
         return model.how(
             room=self._room(model, held), probabilities=extras.probabilities or extras.uncertainty,
-            disagreement=extras.uncertainty,
+            disagreement=extras.uncertainty, views=len(model.configurations) * len(model.scales),
         )  # fmt: skip
 
 
 def _features(model: Model) -> int:
-    """About the bytes of the features that a network holds at once: six maps of its finest stage."""
+    """About the bytes that a network takes for a tile: six maps of its finest stage, and its answer five times."""
     from math import prod
 
-    settings = model.run.settings
-    return 6 * 4 * settings.network.features[0] * prod(settings.patch) * settings.batch
+    settings, outputs = model.run.settings, len(model.question.outputs)
+    return 4 * prod(settings.patch) * (6 * settings.network.features[0] + 5 * outputs)
 
 
 def _on(views: Sequence[View], model: Model) -> list[View]:
     """The views with the networks of this model, which may be on another device than those they were prepared for."""
     from dataclasses import replace
 
-    networks = [one.networks for one in model.configurations for _ in model.scales]
+    own = [one for one in model.configurations for _ in model.scales]
     return [
-        replace(view, networks=own, device=model.device) for view, own in zip(views, networks, strict=True)
-    ]  # fmt: skip
+        replace(view, networks=one.networks, device=model.device, precision=one.precision)
+        for view, one in zip(views, own, strict=True)
+    ]
+
+
+def _names(job: Job) -> set[str]:
+    """What the files of a case may be called."""
+    flat = "" if job.ending.startswith(".n") or job.ending.startswith(".m") else ".tif"
+    values = flat or ".nii.gz"
+    beside = (".probabilities.b2nd", f".entropy{values}", f".disagreement{values}", ".preview.png", ".geojson", ".dcm")
+    return {job.stem + ending for ending in (job.ending, *beside)}
 
 
 def _size_of(view: View) -> int:
     source: Any = view.prepared.source
     return int(source.array.nbytes) if hasattr(source, "array") else 0
+
+
+@contextmanager
+def _set_aside(one: Opened) -> Iterator[None]:
+    """A case that cannot be used, or that the memory does not hold, fails alone; nothing else does, and none leaves
+    anything behind."""
+    from autoseg.steps.backward import is_out_of_memory
+
+    try:
+        yield
+    except (BadInput, MemoryError) as problem:
+        _give_up(one, problem)
+    except RuntimeError as problem:
+        _give_up(one, MemoryError() if is_out_of_memory(problem) else None)
+        if not one.fault:
+            raise
+    except BaseException:
+        _give_up(one, None)
+        raise
 
 
 def _give_up(one: Opened, problem: BaseException | None) -> None:

@@ -204,7 +204,7 @@ def _as_jobs(groups: Sequence[Group], question: Question, source: Path, notes: t
             )  # fmt: skip
         places[stem] = place
         if fault := _fault(stem, members, count, question):
-            faults[stem] = fault
+            faults[_shown(stem)] = fault
             continue
         ending = READERS.build(found[0].reader).label_ending(found[0].ending)
         files = tuple(file for one in found for file in one.files)
@@ -213,9 +213,17 @@ def _as_jobs(groups: Sequence[Group], question: Question, source: Path, notes: t
     return Jobs(tuple(jobs), faults, notes)
 
 
+def _shown(name: str) -> str:
+    """A file's name as text: bytes that are no UTF-8 as question marks."""
+    return name.encode("utf-8", "replace").decode()
+
+
 def _fault(stem: str, members: Mapping[int, _Found], count: int, question: Question) -> str:
     """Why what was found is no image; "" where it is one."""
     found = list(members.values())
+    if stem != _shown(stem):
+        what = "its name is no text in UTF-8, so that nothing can be named after it"
+        return str(BadData(what, where=_shown(str(found[0].files[0])), remedy="rename it"))
     if broken := next((one.fault for one in found if one.fault), ""):
         return broken
     if lacking := sorted(set(range(count)) - set(members)):

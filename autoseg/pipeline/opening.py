@@ -102,7 +102,8 @@ def opened(
     config = ",".join(titles) if titles else None
     depth, (_, packed) = way.depth, open_packed(file)
     if way.pruned and not depth:
-        depth = before_deepest(packed.members_of(packed.configurations[0])[0].settings)
+        first = titles[0] if titles and titles[0] in packed.configurations else packed.configurations[0]
+        depth = before_deepest(packed.members_of(first)[0].settings)
     models = []
     for number, device in enumerate(where):
         record, model = open_model(
@@ -169,7 +170,8 @@ def _in(model: Model, precision: Precision | Literal["auto"]) -> Model:
     train = model.run.settings.train.model_copy(update={"precision": precision})
     settings = model.run.settings.model_copy(update={"train": train})
     run = model.run.model_copy(update={"settings": settings})
-    return replace(model, run=run, digest=f"{model.digest} {precision}")
+    earlier = None if model.earlier is None else _in(model.earlier, precision)
+    return replace(model, run=run, earlier=earlier, digest=f"{model.digest} {precision}")
 
 
 def _compiled(model: Model, voice: Voice) -> Model:

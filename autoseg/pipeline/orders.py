@@ -55,11 +55,12 @@ def require_other_folder(order: Order) -> None:
         raise BadUsage(f"{number}/{of} is no part", where="--shard", expected="k/n with k from 1 to n")
 
 
-def told(outcome: Outcome, out: Path, voice: Voice) -> None:
+def told(outcome: Outcome, order: Order, voice: Voice) -> None:
     """Says what became of a folder. Raises: BadData where something failed, which is written to failed.csv too."""
+    out, (number, of) = order.out, order.part
     kept = f", {outcome.kept} were there already" if outcome.kept else ""
     voice.say(f"{len(outcome.written)} labels written to {out}{kept}")
-    listing = out / "failed.csv"
+    listing = out / (f"failed_{number}_of_{of}.csv" if of > 1 else "failed.csv")
     if not outcome.faults:
         listing.unlink(missing_ok=True)
         return

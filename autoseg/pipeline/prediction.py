@@ -65,16 +65,16 @@ class Model:
         fields: dict[str, Any] = {"step": self.step, "mirror": self.mirror, "scales": self.scales, "at_once": at_once}
         return How(**fields | more)
 
-    def predict(self, image: Image, before: Array | None = None) -> Array:
+    def predict(self, image: Image, before: Array | None = None, room: int | None = None) -> Array:
         """The label of an image, on its grid, in the task's values.
 
         Args:
-            before: the earlier stage's label, where it is known already.
+            before: the earlier stage's label, where it is known already; room: as in `steps.predict.How`.
         Raises: BadUsage where the model needs one and has no `earlier`, or takes none.
         """
         from autoseg.steps import predict as step
 
-        how = self.how()
+        how = self.how() if room is None else self.how(room=room)
         return step.label_of(
             image.shape, step.pieces(self.views(image, how, before), self.question, how), self.question
         )
@@ -88,7 +88,7 @@ class Model:
 
         self.require(before is not None)
         if before is None and self.earlier is not None:
-            before = self.earlier.predict(image)
+            before = self.earlier.predict(image, room=how.room)
         members = [(self.networks, self.run.settings, self.precision)]
         return step.views(image, members, self.question, self.device, how, {0: before})
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoseg.image import volume_spacing
 from autoseg.parts import READERS
 from autoseg.pipeline.prediction import Model
 from autoseg.steps import cases as casework
 
 if TYPE_CHECKING:
+    from autoseg.image import Image
     from autoseg.readers import Windows
+    from autoseg.records import Configuration, Question
     from autoseg.steps.predict import How, View
 
 
@@ -34,17 +38,30 @@ def opened_raster(model: Model, files: Sequence[Path], reader: str, stack: ExitS
         return windows
 
 
+def prepared_bytes(image: Image, settings: Configuration, question: Question, scale: float) -> int:
+    """Of an image as the networks of a configuration see it at a scale."""
+    from autoseg.steps import preprocess
+    from autoseg.steps.predict import at_scale
+
+    scaled = at_scale(settings, scale, image)
+    geometry = preprocess.geometry_of(image, scaled, question)
+    spacing = [volume_spacing(image.spacing)[axis] for axis in scaled.axes]
+    shape = preprocess.target_shape(geometry.cropped, spacing, scaled)
+    return 4 * preprocess.inputs(scaled.normalise, question, scaled.previous) * prod(shape)
+
+
 def views_by_windows(model: Model, how: How, windows: Windows, files: Sequence[Path]) -> list[View]:
     """What the networks of all configurations see of it, at every scale."""
     from autoseg.steps import predict as step
-    from autoseg.steps.windowed import raster_source
+    from autoseg.steps.windowed import CACHE, HELD, raster_source
 
-    views = []
+    views, count = [], len(model.configurations) * len(how.scales)
+    rooms = {"held": min(HELD, how.room // (2 * count)), "room": min(CACHE, how.room // (4 * count))}
     for one in model.configurations:
         one.require()
         for scale in how.scales:
             scaled = step.at_scale(one.run.settings, scale, windows.grid)
-            source = raster_source(windows, scaled, model.question, files=files)
+            source = raster_source(windows, scaled, model.question, files=files, **rooms)
             prepared = step.Prepared(source, source.geometry, source.valid_window)
             views.append(step.view(prepared, one.networks, scaled, model.question, model.device, one.precision, how))
     return views

@@ -87,6 +87,8 @@ def _files(folder: Path, other: tuple[str, ...]) -> Iterator[Path]:
 
 def _kind(file: Path) -> str:
     """ "image", a kind of NO_IMAGES, or "" for what is no DICOM."""
+    if not file.is_file():  # a pipe would be waited for
+        return ""
     try:
         with file.open("rb") as opened:
             start = opened.read(META)

@@ -115,6 +115,9 @@ class PackedModel(Record):
     @model_validator(mode="after")
     def _members_fit(self) -> PackedModel:
         channels = len(self.question.channels)
+        seen = self.seen
+        if seen is not None and (len(seen.channels) != channels or len(seen.spacing) != (2 if seen.flat else 3)):
+            raise ValueError("what is told of the training images is of other channels or axes")
         known: dict[str, Configuration] = {}
         for member in self.members:
             if len(member.settings.normalise) != channels:

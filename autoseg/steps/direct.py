@@ -26,7 +26,7 @@ def direct(network: nn.Module) -> nn.Module:
 def _convolved(module: nn.Conv2d | nn.Conv3d, usual: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """What the module answers, by oneDNN where it can be."""
     float_on_cpu = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if not float_on_cpu or torch.is_grad_enabled() or isinstance(module.padding, str):
+    if not float_on_cpu or torch.is_grad_enabled() or torch.compiler.is_exporting() or isinstance(module.padding, str):
         return usual(x)
     found: Tensor = torch.mkldnn_convolution(
         x, module.weight, module.bias, module.padding, module.stride, module.dilation, module.groups

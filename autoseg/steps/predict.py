@@ -41,6 +41,7 @@ class How:
         room: bytes that the open front and what is restored of it may take.
         at_once: tiles and flips that go through a network together.
         probabilities, disagreement: whether the pieces have them.
+        views: how many views of an image are open together.
     """
 
     step: float = 0.5
@@ -50,6 +51,7 @@ class How:
     at_once: int = 1
     probabilities: bool = False
     disagreement: bool = False
+    views: int = 1
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,7 @@ def pieces(seen: Sequence[View], question: Question, how: How) -> Iterator[Piece
     Several views are averaged as probabilities; one alone is decided by its logits.
     Raises: BadUsage where the room does not hold the front of the smallest part of the image.
     """
-    geometry = seen[0].prepared.geometry
-    yield from _outside(geometry, question, how)
+    yield from _outside(seen[0].prepared, question, how)
     axis, cuts = plan_cuts(seen, question, how)
     for cut in cuts:
         streams = [_stream(one, question, how, axis, cut) for one in seen]
@@ -213,12 +214,12 @@ def _where(one: View, question: Question, how: How) -> torch.device:
         return torch.device("cpu")
     free, _ = torch.cuda.mem_get_info(one.device)
     bytes_of_all = 4 * (_outputs(question, how) + 1) * prod(one.prepared.source.shape)
-    return one.device if bytes_of_all < free / 2 else torch.device("cpu")
+    return one.device if bytes_of_all * how.views < free / 2 else torch.device("cpu")
 
 
 def answer_of(one: View, question: Question, how: How) -> Callable[[Tensor], Tensor]:
     """Tiles (B, C, z, y, x) to logits (B, K, z, y, x), and the disagreement after them where it is wanted."""
-    configuration, at_once = one.configuration, [how.at_once]
+    configuration, at_once, largest = one.configuration, [how.at_once], [one.configuration.batch]
 
     def once(batch: Tensor) -> Tensor:
         with autocast(one.device, one.precision):
@@ -229,15 +230,16 @@ def answer_of(one: View, question: Question, how: How) -> Callable[[Tensor], Ten
 
     def halved(batch: Tensor) -> Tensor:
         """Where a GPU's memory runs out, in smaller parts from then on."""
+        if len(batch) > largest[0]:
+            return torch.cat([halved(part) for part in torch.split(batch, largest[0])])
         try:
             return once(batch)
         except torch.OutOfMemoryError:
             if at_once[0] == 1 and len(batch) == 1:
                 raise
             torch.cuda.empty_cache()
-            at_once[0] = 1
-            middle = max(1, len(batch) // 2)
-            return torch.cat([halved(half) for half in (batch[:middle], batch[middle:]) if len(half)])
+            at_once[0], largest[0] = 1, max(1, len(batch) // 2)
+            return halved(batch)
 
     def answer(batch: Tensor) -> Tensor:
         size = batch.shape[2:]
@@ -336,9 +338,9 @@ def _piece(box: Box, answer: _Answer, prepared: Prepared, how: How) -> Piece:
     )  # fmt: skip
 
 
-def _outside(geometry: Geometry, question: Question, how: How) -> Iterator[Piece]:
+def _outside(prepared: Prepared, question: Question, how: How) -> Iterator[Piece]:
     """What lies outside the crop of a volume: background, said with certainty."""
-    shape, inner = geometry.shape, geometry.box
+    shape, inner = prepared.geometry.shape, prepared.geometry.box
     for axis in range(3):
         rest = [slice(0, n) if a > axis else part for a, (n, part) in enumerate(zip(shape, inner, strict=True))]
         for part in (slice(0, inner[axis].start), slice(inner[axis].stop, shape[axis])):
@@ -347,10 +349,10 @@ def _outside(geometry: Geometry, question: Question, how: How) -> Iterator[Piece
             row = max(1, prod(b.stop - b.start for a, b in enumerate(rest) if a != axis))
             for some in steps(part.start, part.stop, max(1, CHUNK // (8 * _outputs(question, how) * row))):
                 box = tuple(some if a == axis else b for a, b in enumerate(rest))
-                yield _nothing(box, question, how)
+                yield _nothing(box, prepared.valid(box), question, how)
 
 
-def _nothing(box: Box, question: Question, how: How) -> Piece:
+def _nothing(box: Box, valid: Mask | None, question: Question, how: How) -> Piece:
     size = tuple(part.stop - part.start for part in box)
     chances = None
     if how.probabilities:
@@ -358,7 +360,7 @@ def _nothing(box: Box, question: Question, how: How) -> Piece:
         if not question.regions:
             chances[0] = 1
     apart = torch.zeros(size) if how.disagreement else None
-    return Piece(box, np.zeros(size, np.uint8), None, chances, apart)
+    return Piece(box, np.zeros(size, np.uint8), valid, chances, apart)
 
 
 # -- what fits -----------------------------------------------------------------------------------------
@@ -382,8 +384,9 @@ def plan_cuts(seen: Sequence[View], question: Question, how: How) -> tuple[int, 
         widths = [0 if a == axis else ceil(size / n) for a, (size, n) in enumerate(zip(crop, parts, strict=True))]
         widest = max(range(3), key=widths.__getitem__)
         if widths[widest] < 8:
-            what = f"the memory holds no part of the image: {front / 1e9:.1f} GB are needed for one front"
-            raise BadUsage(what, where="--ram", expected=f"above {how.room / 1e9:.1f} GB beside the image")
+            what = f"the memory holds no part of the image: a front needs {front / 1e9:.2f} GB"
+            left = f"beside the image and the networks {how.room / 1e9:.2f} GB are left"
+            raise BadUsage(f"{what}, {left}", where="--ram", remedy="allow more, or use a machine with more")
         parts[widest] += 1
     return axis, _cuts(crop, parts, axis, geometry)
 

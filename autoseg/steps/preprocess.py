@@ -101,7 +101,7 @@ def prepare_image(
     valid = None if image.valid is None else as_volume(image.valid[None])[0]
     inside = np.ones(channels.shape[1:], bool) if valid is None else crop(valid, box).transpose(axes)
     spacing = [volume_spacing(image.spacing)[axis] for axis in axes]
-    shape = _target_shape(geometry.cropped, spacing, configuration)
+    shape = target_shape(geometry.cropped, spacing, configuration)
     blocks = []
     for channel, part in zip(channels, configuration.normalise, strict=True):
         normaliser = NORMALISERS.build(part, intensity=None)
@@ -201,7 +201,7 @@ def _coarse(spacing: list[float], configuration: Configuration) -> int | None:
     return 0 if configuration.dims == 2 else coarse_axis(spacing, configuration.spacing, ANISOTROPY)
 
 
-def _target_shape(
+def target_shape(
     shape: tuple[int, int, int], spacing: list[float], configuration: Configuration
 ) -> tuple[int, int, int]:
     if configuration.resample.name == "keep":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -108,16 +108,19 @@ def logits_and_disagreement(
     That is the entropy of their mean probabilities less their mean entropy (the mutual information of answer and
     network; Lakshminarayanan et al., NeurIPS 2017); of one network alone the flips take the networks' place.
     """
-    members = [list(_answers(network, batch, flips, at_once)) for network in networks]
-    if len(members) > 1:
-        members = [[torch.stack(answers).mean(0)] for answers in members]
-    answers = [one for answers in members for one in answers]
-    chances = [torch.sigmoid(one) if regions else torch.softmax(one, 1) for one in answers]
-    mean = torch.stack(chances).mean(0)
-    apart = entropy(mean, regions=regions)
-    for one in chances:
-        apart -= entropy(one, regions=regions) / len(chances)
-    return torch.cat([torch.stack(answers).mean(0), apart.clamp_(min=0)[:, None]], 1)
+    if len(networks) > 1:
+        answers: Iterable[Tensor] = (mean_logits([network], batch, flips, at_once) for network in networks)
+    else:
+        answers = _answers(networks[0], batch, flips, at_once)
+    sums, count = list[Tensor](), 0
+    for logits in answers:
+        chances = torch.sigmoid(logits) if regions else torch.softmax(logits, 1)
+        found = [logits, chances, entropy(chances, regions=regions)]
+        sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
+        count += 1
+    logits, chances, inner = (total / count for total in sums)
+    apart = entropy(chances, regions=regions) - inner
+    return torch.cat([logits, apart.clamp(min=0)[:, None]], 1)
 
 
 def entropy(probabilities: Tensor, *, regions: bool) -> Tensor:

@@ -181,7 +181,7 @@ def _in_rows(windows: Windows) -> bool:
 def _shape(grid: Image, configuration: Configuration, question: Question) -> tuple[tuple[int, int, int], Geometry]:
     geometry = preprocess.geometry_of(grid, configuration, question)
     spacing = [(1.0, *grid.spacing)[axis] for axis in configuration.axes]
-    return preprocess._target_shape(geometry.cropped, spacing, configuration), geometry
+    return preprocess.target_shape(geometry.cropped, spacing, configuration), geometry
 
 
 def _wants_all(built: Sequence[Any], configuration: Configuration) -> str:

@@ -323,8 +323,8 @@ def test_one_command_predicts_both_stages(copy: Path, monkeypatch: pytest.Monkey
     given: list[np.ndarray] = []
     predict = prediction.Model.predict
 
-    def watched(model, image, before=None):
-        label = predict(model, image, before)
+    def watched(model, image, before=None, **options):
+        label = predict(model, image, before, **options)
         if model.run.configuration == "3d_lowres":
             given.append(label)
         return label

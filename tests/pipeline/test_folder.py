@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from autoseg.cli import main
-from autoseg.errors import BadData, BadUsage, RunFailed
+from autoseg.errors import BadData, BadFile, BadUsage, Busy, RunFailed
 from autoseg.image import Image
 from autoseg.pipeline import folder, sinks
 from autoseg.pipeline.extras import ExtraWish
@@ -21,7 +21,8 @@ from autoseg.pipeline.orders import Order, Outcome, told
 from autoseg.pipeline.prediction import Model
 from autoseg.pipeline.voice import Silent
 from autoseg.readers.raster import Raster
-from autoseg.records import Channel, Question
+from autoseg.records import Channel, Part, Question
+from autoseg.store import lock
 from autoseg.store.archive import staged
 from tests.store.test_archive import QUESTION, fill, settings
 
@@ -141,7 +142,7 @@ def test_a_bad_image_is_set_aside_and_listed(model: Model, images: Path, tmp_pat
     assert {*outcome.faults} == {"im0", "im9"} and len(outcome.written) == 4
     assert "has 3 channels" in outcome.faults["im9"]
     with pytest.raises(BadData, match="2 of 6 images could not be predicted"):
-        told(outcome, out, Silent())
+        told(outcome, Order(images, out), Silent())
     assert (out / "failed.csv").read_text().splitlines()[0] == "case,fault"
     assert "im0" in (out / "failed.csv").read_text()
     lines = [json.loads(line) for line in (out / "predicted.jsonl").read_text().splitlines()]
@@ -176,6 +177,54 @@ def test_the_folder_of_the_images_is_no_folder_for_labels(model: Model, images: 
         with pytest.raises(BadUsage, match="is the folder of the images"):
             run([model], source, images)
     assert {file.name: file.read_bytes() for file in images.iterdir()} == before
+
+
+def test_a_second_process_on_the_same_part_is_refused(model: Model, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with lock(out / ".predicted_1_of_1"), pytest.raises(Busy):
+        run([model], images, out)
+    assert len(run([model], images, out).written) == 5
+
+
+def test_every_part_has_its_own_list_of_failures(model: Model, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (images / "im0.png").write_bytes(b"\x89PNG cut short")
+    for number in (1, 2):
+        order = Order(images, out, part=(number, 2))
+        outcome = predict_folder([model], order, Silent())
+        if number == 1:
+            with pytest.raises(BadData, match="failed_1_of_2"):
+                told(outcome, order, Silent())
+        else:
+            told(outcome, order, Silent())
+    assert (out / "failed_1_of_2.csv").exists() and not (out / "failed_2_of_2.csv").exists()
+
+
+def test_rows_that_are_gone_from_the_table_are_made_again(model: Model, images: Path, tmp_path: Path) -> None:
+    out, wish = tmp_path / "out", ExtraWish(volumes=True)
+    run([model], images, out, extras=wish)
+    assert run([model], images, out, extras=wish).kept == 5
+    (out / "volumes.csv").unlink()
+    assert len(run([model], images, out, extras=wish).written) == 5 and (out / "volumes.csv").exists()
+    (out / "volumes.csv").write_bytes(b"case;M\xfcller\n")
+    with pytest.raises(BadFile, match="is no text in UTF-8"):
+        run([model], images, out, extras=wish)
+
+
+def test_an_image_whose_preparation_no_memory_holds_is_set_aside(tmp_path: Path) -> None:
+    """As one whose header says that its pixels are kilometres."""
+    import nibabel
+
+    question = Question(reader="nifti", channels=(Channel(name="t1", kind="mr"),), labels={"background": 0, "a": 1})
+    with staged(tmp_path / "vol.autoseg") as inside:
+        fill(inside, {"2d": 1}, settings(resample=Part(name="spline")), question)
+    model = open_model(tmp_path / "vol.autoseg", "cpu")[1]
+    (tmp_path / "in").mkdir()
+    for name, size in (("near", 1.0), ("far", 1e4)):
+        image = nibabel.Nifti1Image(np.ones((8, 9, 3), np.float32), np.diag([size, size, 1, 1]))
+        nibabel.save(image, tmp_path / "in" / f"{name}.nii")
+    outcome = run([model], tmp_path / "in", tmp_path / "out", ram=4 * 10**9)
+    assert len(outcome.written) == 1 and "check its spacing" in outcome.faults["far"]
 
 
 def test_parts_share_a_folder(model: Model, images: Path, tmp_path: Path) -> None:
@@ -333,6 +382,7 @@ def test_a_volume_needs_no_windows(tmp_path: Path) -> None:
         fill(inside, {"2d": 1}, flat, question)
     model = open_model(tmp_path / "vol.autoseg", "cpu")[1]
     array = np.random.default_rng(0).normal(5, 1, (9, 12, 14)).astype(np.float32)
+    array[2:5, 3:6, :4], array[0, 0, 0] = np.nan, np.inf
     (tmp_path / "in").mkdir()
     affine = np.array([[0, -1.5, 0, 3], [1.0, 0, 0, 2], [0, 0, -2, 1], [0, 0, 0, 1.0]])
     nibabel.save(nibabel.Nifti1Image(array, affine), tmp_path / "in" / "a.nii.gz")
