@@ -79,6 +79,10 @@ def inputs(source: Path, question: Question) -> Jobs:
             found += more
     elif source.is_file():
         found = [_file(source, known)]
+        near = _grouped(list(_files(source.parent, known)), question) if len(question.channels) > 1 else []
+        own = [group for group in near if any(source in one.files for one in group[1].values())]
+        if own:  # one channel of an image stands for all
+            return _as_jobs(own, question, source, notes)
     else:
         raise BadUsage("no such file or folder", where=str(source))
     if not found:

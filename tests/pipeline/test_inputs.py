@@ -42,6 +42,13 @@ def test_channel_files_make_one_case_in_their_order(tmp_path: Path) -> None:
     assert found == {"a": ["a_0000.tif", "a_0001.tif"], "b": ["b.tif"]}
 
 
+def test_one_channel_file_stands_for_its_image(tmp_path: Path) -> None:
+    folder = made(tmp_path, "a_0000.tif", "a_0001.tif", "b_0000.tif", "whole.tif")
+    assert shown(inputs(folder / "a_0001.tif", question(2))) == {"a": ["a_0000.tif", "a_0001.tif"]}
+    assert shown(inputs(folder / "whole.tif", question(2))) == {"whole": ["whole.tif"]}
+    assert "lacks the channel" in inputs(folder / "b_0000.tif", question(2)).faults["b"]
+
+
 def test_a_suffix_of_one_file_is_dropped(tmp_path: Path) -> None:
     assert names(tmp_path, ["a_0000.tif", "b_0000.tif"], 1) == {"a": ["a_0000.tif"], "b": ["b_0000.tif"]}
 

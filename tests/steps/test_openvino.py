@@ -153,3 +153,25 @@ def test_nothing_is_reported_printed_or_changed(tmp_path: Path) -> None:
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=home, cwd=ROOT)
     assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
     assert not (tmp_path / "intel").exists()
+
+
+@needed
+def test_a_network_whose_convolutions_go_to_onednn_is_converted_all_the_same() -> None:
+    from autoseg.steps.direct import direct
+
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(3, 2, 1)).eval()
+
+    class Answering(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network
+
+        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+            return [self.inner(x)]
+
+    x = torch.randn(2, 1, 8, 8)
+    with torch.inference_mode():
+        usual = Answering()(x)[0]
+        found = engine.compiled(direct(Answering()), 1, (8, 8), "float32")(x)[0]
+    assert torch.allclose(found, usual, atol=1e-4)
