@@ -13,7 +13,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from autoseg.errors import BadData, BadInput
+from autoseg.errors import BadData, BadInput, BadUsage
 from autoseg.pipeline.extras import Extra, extras_for, is_in_table
 from autoseg.pipeline.flow import ahead
 from autoseg.pipeline.inputs import Job, inputs
@@ -59,10 +59,15 @@ def predict_folder(models: Sequence[Model], order: Order, voice: Voice) -> Outco
 
     Args:
         models: the same one on every device that takes part.
-    Raises: BadUsage for what the whole folder suffers from, RunFailed where the disk is full.
+    Raises: BadUsage for what the whole folder suffers from, Busy where another process works on the same part of it,
+        RunFailed where the disk is full.
     """
     from autoseg.steps import device as devices
 
+    there = devices.resident_memory()
+    if order.ram is not None and order.ram <= there:
+        what = f"{order.ram / 1e9:.2f} GB are less than the {there / 1e9:.2f} GB that it takes without an image"
+        raise BadUsage(what, where="--ram", remedy="allow more")
     if order.ram is None and all(model.device.type == "cpu" for model in models):
         devices.keep_memory()
     require_other_folder(order)

@@ -292,6 +292,11 @@ def test_a_raster_without_coordinates_and_one_of_a_pixel_are_predicted(tmp_path:
     assert notes == {"one": None, "bare": ["has no coordinate system, and so has its label"]}
 
 
+def test_less_memory_than_the_process_has_is_refused(model: Model, images: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadUsage, match="that it takes without an image"):
+        run([model], images, tmp_path / "out", ram=10**7)
+
+
 def test_an_image_that_no_memory_holds_is_set_aside(model: Model, images: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(folder._Run, "_room", lambda *words: 100)
     outcome = run([model], images, tmp_path / "out")
