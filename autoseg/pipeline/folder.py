@@ -7,13 +7,11 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from autoseg.errors import BadData, BadInput, BadUsage
+from autoseg.errors import BadData, BadUsage
 from autoseg.pipeline.extras import Extra, extras_for, is_in_table
 from autoseg.pipeline.flow import ahead
 from autoseg.pipeline.inputs import Job, inputs
@@ -22,6 +20,7 @@ from autoseg.pipeline.orders import Order, Outcome, require_other_folder
 from autoseg.pipeline.prediction import Model
 from autoseg.pipeline.reading import prepared_bytes
 from autoseg.pipeline.sinks import Sink, sink_for
+from autoseg.pipeline.under_way import Opened, give_up, names_of, set_aside
 from autoseg.pipeline.voice import Voice
 from autoseg.records import Made, Question
 from autoseg.steps import cases as casework
@@ -30,28 +29,9 @@ from autoseg.store import lock
 
 if TYPE_CHECKING:
     from autoseg.image import Image
-    from autoseg.readers import Windows
     from autoseg.steps.predict import How, View
 
 LARGE = 64_000_000  # values above which a raster is read by windows
-
-
-@dataclass
-class Opened:
-    """An input on its way. `views` are what the networks see of it; what is open is closed by `stack`."""
-
-    job: Job
-    content: str
-    began: float
-    image: Image | None = None
-    views: list[View] = field(default_factory=list)
-    stack: ExitStack = field(default_factory=ExitStack)
-    windows: Windows | None = None
-    notes: tuple[str, ...] = ()
-    sink: Sink | None = None
-    extras: list[Extra] = field(default_factory=list)
-    fault: str = ""
-    done: bool = False
 
 
 def predict_folder(models: Sequence[Model], order: Order, voice: Voice) -> Outcome:
@@ -93,12 +73,23 @@ class _Run:
         self.faults = dict(found.faults) if number == 1 else {}
         self.ledger = Ledger(order.out, f"{number}_of_{of}" if of > 1 else "")
         self.left = [file.name for file in order.out.glob(".*.part.*")]
+        self.begun: list[Opened] = []  # files of theirs are open
         self.way = _way(models[0], order)
         self.bytes = (
             sys.maxsize
         )  # of the last image, as it was and as the networks saw it; of the first nothing is known
 
     def outcome(self) -> Outcome:
+        """Works all of it off. What was predicted and not written when that ends early leaves nothing behind."""
+        try:
+            return self._outcome()
+        except BaseException:
+            for one in self.begun:
+                if one.sink is not None:
+                    give_up(one, None)
+            raise
+
+    def _outcome(self) -> Outcome:
         written: list[Path] = []
         kept = 0
         for case, fault in self.faults.items():
@@ -151,7 +142,7 @@ class _Run:
         if made is not None and (not self.order.extras.volumes or is_in_table(self.order.out, job.stem)):
             one.done = True
             return one
-        with _set_aside(one):
+        with set_aside(one):
             self._read(one)
         return one
 
@@ -181,7 +172,7 @@ class _Run:
             return one
         model = self.free.get()
         try:
-            with _set_aside(one):
+            with set_aside(one):
                 self._fill(one, model)
         finally:
             one.views = []
@@ -192,8 +183,9 @@ class _Run:
         from autoseg.steps import predict as step
 
         assert one.image is not None
+        self.begun = [other for other in self.begun if other.sink is not None] + [one]
         how = self._how(model, one.image.array.nbytes if one.windows is None else 0)
-        for name in [name for name in self.left if name.partition(".part.")[2] in _names(one.job)]:
+        for name in [name for name in self.left if name.partition(".part.")[2] in names_of(one.job)]:
             (self.order.out / name).unlink(missing_ok=True)  # a kill left it
         one.sink = sink_for(self.question, one.image, self.order.out / (one.job.stem + one.job.ending), one.job.reader)
         one.extras = extras_for(
@@ -209,7 +201,7 @@ class _Run:
             return one
         assert one.sink is not None
         files: list[Path] = []
-        with _set_aside(one):
+        with set_aside(one):
             files = [one.sink.close()]
             for extra in one.extras:
                 files += extra.close()
@@ -266,47 +258,9 @@ def _on(views: Sequence[View], model: Model) -> list[View]:
     ]
 
 
-def _names(job: Job) -> set[str]:
-    """What the files of a case may be called."""
-    flat = "" if job.ending.startswith(".n") or job.ending.startswith(".m") else ".tif"
-    values = flat or ".nii.gz"
-    beside = (".probabilities.b2nd", f".entropy{values}", f".disagreement{values}", ".preview.png", ".geojson", ".dcm")
-    return {job.stem + ending for ending in (job.ending, *beside)}
-
-
 def _size_of(view: View) -> int:
     source: Any = view.prepared.source
     return int(source.array.nbytes) if hasattr(source, "array") else 0
-
-
-@contextmanager
-def _set_aside(one: Opened) -> Iterator[None]:
-    """A case that cannot be used, or that the memory does not hold, fails alone; nothing else does, and none leaves
-    anything behind."""
-    from autoseg.steps.backward import is_out_of_memory
-
-    try:
-        yield
-    except (BadInput, MemoryError) as problem:
-        _give_up(one, problem)
-    except RuntimeError as problem:
-        _give_up(one, MemoryError() if is_out_of_memory(problem) else None)
-        if not one.fault:
-            raise
-    except BaseException:
-        _give_up(one, None)
-        raise
-
-
-def _give_up(one: Opened, problem: BaseException | None) -> None:
-    """Leaves nothing of a case behind; `problem` is what it fails for."""
-    if problem is not None:
-        one.fault = "memory ran out" if isinstance(problem, MemoryError) else str(problem)
-    takers: list[Sink | Extra] = [*([one.sink] if one.sink else []), *one.extras]
-    for taker in takers:
-        taker.abandon()
-    one.stack.close()
-    one.image, one.sink, one.windows, one.views, one.extras = None, None, None, [], []
 
 
 def _way(model: Model, order: Order) -> str:
