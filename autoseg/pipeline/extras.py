@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -15,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg import __version__
-from autoseg.errors import BadFile, RunFailed
+from autoseg.errors import BadFile
 from autoseg.image import Image
+from autoseg.pipeline.making import Making
 from autoseg.readers import Windows
 from autoseg.records import Question
 from autoseg.steps import outputs
@@ -24,7 +24,6 @@ from autoseg.steps.pieces import Piece
 from autoseg.store import lock, save_text, whole
 
 TABLE = "volumes.csv"
-DISK = "check the free disk space"
 PATIENCE = 60.0  # seconds to wait for another process that writes the table
 Values = Callable[[Piece], NDArray[np.float32]]
 
@@ -89,45 +88,6 @@ def extras_for(
     return made
 
 
-class _Dropped(Exception):
-    """A file is given up."""
-
-
-class _Making:
-    """A file that is written bit by bit: `whole`, and what stands in `stack`, begun in one call, ended in another."""
-
-    def __init__(self, target: Path) -> None:
-        self.target, self.stack = target, contextlib.ExitStack()
-        self.path = self.stack.enter_context(whole(target))
-
-    def done(self) -> list[Path]:
-        with self.told():
-            self.stack.close()
-        return [self.target]
-
-    def drop(self) -> None:
-        with contextlib.suppress(_Dropped):
-            self.stack.__exit__(_Dropped, _Dropped(), None)
-
-    @contextlib.contextmanager
-    def begun(self) -> Iterator[None]:
-        """What goes wrong inside leaves nothing behind."""
-        try:
-            with self.told():
-                yield
-        except BaseException:
-            self.drop()
-            raise
-
-    @contextlib.contextmanager
-    def told(self) -> Iterator[None]:
-        """What goes wrong with writing inside names the file."""
-        try:
-            yield
-        except (OSError, RuntimeError) as problem:  # the latter is how blosc2 tells of a full disk
-            raise RunFailed(f"could not be written: {problem}", where=str(self.target), remedy=DISK) from problem
-
-
 # -- probabilities -------------------------------------------------------------------------------------
 
 
@@ -138,7 +98,7 @@ class Probabilities:
         import blosc2
 
         blosc2.set_nthreads(1)
-        self.making = _Making(file)
+        self.making = Making(file)
         told = {
             "version": __version__,
             "outputs": list(question.outputs),
@@ -184,7 +144,7 @@ class VolumeValues:
     """A NIfTI image of float32 on the grid of the input; until then float16 in a file, not in memory."""
 
     def __init__(self, file: Path, image: Image, values: Values) -> None:
-        self.making, self.image, self.values = _Making(file), image, values
+        self.making, self.image, self.values = Making(file), image, values
         self.scratch = self.making.path.with_name(f"{self.making.path.name}.scratch")
         with self.making.begun():
             self.making.stack.callback(self._forget)
@@ -239,7 +199,7 @@ class RasterValues:
     def __init__(self, file: Path, image: Image, values: Values) -> None:
         from autoseg.readers.raster_writing import open_label
 
-        self.making, self.values = _Making(file), values
+        self.making, self.values = Making(file), values
         nothing: Any = float("nan")
         like = replace(image, placement={**image.placement, "nodata": nothing})
         with self.making.begun():

@@ -29,7 +29,7 @@ from autoseg.store import lock
 
 if TYPE_CHECKING:
     from autoseg.image import Image
-    from autoseg.steps.predict import How, View
+    from autoseg.steps.views import How, View
 
 LARGE = 64_000_000  # values above which a raster is read by windows
 
@@ -75,9 +75,8 @@ class _Run:
         self.left = [file.name for file in order.out.glob(".*.part.*")]
         self.begun: list[Opened] = []  # files of theirs are open
         self.way = _way(models[0], order)
-        self.bytes = (
-            sys.maxsize
-        )  # of the last image, as it was and as the networks saw it; of the first nothing is known
+        # of the last image and of what the networks saw of it; of the first it is not known
+        self.bytes = sys.maxsize
 
     def outcome(self) -> Outcome:
         """Works all of it off. What was predicted and not written when that ends early leaves nothing behind."""

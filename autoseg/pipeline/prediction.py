@@ -23,7 +23,7 @@ from autoseg.store import Home, RunFolder, header_hash, load_header, load_tensor
 if TYPE_CHECKING:
     from autoseg.image import Array, Image
     from autoseg.steps.device import Precision
-    from autoseg.steps.predict import How, View
+    from autoseg.steps.views import How, View
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Model:
 
     def how(self, **more: Any) -> How:
         """How it predicts: `more` are fields of `steps.predict.How`."""
-        from autoseg.steps.predict import How
+        from autoseg.steps.views import How
 
         at_once = 2 * self.run.settings.batch if self.device.type == "cuda" else 1
         fields: dict[str, Any] = {"step": self.step, "mirror": self.mirror, "scales": self.scales, "at_once": at_once}
@@ -84,13 +84,13 @@ class Model:
         return [one for model in self.configurations for one in model._own_views(image, how, before)]
 
     def _own_views(self, image: Image, how: How, before: Array | None) -> list[View]:
-        from autoseg.steps import predict as step
+        from autoseg.steps.views import views
 
         self.require(before is not None)
         if before is None and self.earlier is not None:
             before = self.earlier.predict(image, room=how.room)
         members = [(self.networks, self.run.settings, self.precision)]
-        return step.views(image, members, self.question, self.device, how, {0: before})
+        return views(image, members, self.question, self.device, how, {0: before})
 
     @property
     def precision(self) -> Precision:

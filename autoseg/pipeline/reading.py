@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from autoseg.image import Image
     from autoseg.readers import Windows
     from autoseg.records import Configuration, Question
-    from autoseg.steps.predict import How, View
+    from autoseg.steps.views import How, View
 
 
 def opened_raster(model: Model, files: Sequence[Path], reader: str, stack: ExitStack, large: int) -> Windows | None:
@@ -41,7 +41,7 @@ def opened_raster(model: Model, files: Sequence[Path], reader: str, stack: ExitS
 def prepared_bytes(image: Image, settings: Configuration, question: Question, scale: float) -> int:
     """Of an image as the networks of a configuration see it at a scale."""
     from autoseg.steps import preprocess
-    from autoseg.steps.predict import at_scale
+    from autoseg.steps.views import at_scale
 
     scaled = at_scale(settings, scale, image)
     geometry = preprocess.geometry_of(image, scaled, question)
@@ -52,7 +52,7 @@ def prepared_bytes(image: Image, settings: Configuration, question: Question, sc
 
 def views_by_windows(model: Model, how: How, windows: Windows, files: Sequence[Path]) -> list[View]:
     """What the networks of all configurations see of it, at every scale."""
-    from autoseg.steps import predict as step
+    from autoseg.steps import views as step
     from autoseg.steps.windowed import CACHE, HELD, raster_source
 
     views, count = [], len(model.configurations) * len(how.scales)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from autoseg.parts import READERS
+from autoseg.pipeline.making import Making
 from autoseg.records import Question
 from autoseg.steps import cases as casework
 from autoseg.store import whole
@@ -72,14 +72,10 @@ class RasterSink:
         # a PNG cannot say which value is no measurement
         png = target.suffix.lower() == ".png"
         self.nodata = question.ignore if png else nodata_for(question, image.placement)
-        self._stack = ExitStack()
-        try:
-            temporary = self._stack.enter_context(whole(target))
-            label = open_label(temporary, image, self._dtype, self.nodata, colours_for(question, self.nodata))
-            self._label = self._stack.enter_context(label)
-        except BaseException:
-            self.abandon()
-            raise
+        self._making = Making(target)
+        with self._making.begun():
+            label = open_label(self._making.path, image, self._dtype, self.nodata, colours_for(question, self.nodata))
+            self._label = self._making.stack.enter_context(label)
 
     def take(self, piece: Piece) -> None:
         """Into its window."""
@@ -90,14 +86,9 @@ class RasterSink:
 
     def close(self) -> Path:
         """Finishes the file and puts it in its place."""
-        self._stack.close()
+        self._making.done()
         return self.target
 
     def abandon(self) -> None:
         """Removes what was written."""
-        with suppress(_Abandoned):
-            self._stack.__exit__(_Abandoned, _Abandoned(), None)
-
-
-class _Abandoned(Exception):
-    """Ends contexts as an error does."""
+        self._making.drop()

@@ -15,7 +15,7 @@ from autoseg.pipeline.sinks import Sink
 if TYPE_CHECKING:
     from autoseg.image import Image
     from autoseg.readers import Windows
-    from autoseg.steps.predict import View
+    from autoseg.steps.views import View
 
 
 @dataclass

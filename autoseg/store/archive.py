@@ -150,6 +150,7 @@ def _in_file(path: Path) -> dict[str, tuple[int, int]]:
             return _places(path, opened, entries, start)
     except OSError as problem:
         raise _bad(path, f"cannot be read: {problem.strerror or problem}") from None
+    # NotImplementedError is what zipfile raises for compressions that it does not know
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, OverflowError, EOFError):
         raise BadFile("is no whole model", where=str(path), expected=f"a {ENDING} file", remedy=REMEDY) from None
 

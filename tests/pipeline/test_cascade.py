@@ -21,7 +21,7 @@ from autoseg.pipeline.fold_cases import Wish, cases_of
 from autoseg.pipeline.voice import Silent
 from autoseg.records import Checkpoint, Configuration, Network, Part, Plan, amend
 from autoseg.steps import cases as casework
-from autoseg.steps import predict as step
+from autoseg.steps import views as step
 from autoseg.steps.batches import Sample
 from autoseg.steps.preprocess import prepare_image, prepare_label
 from autoseg.steps.words import what_done
