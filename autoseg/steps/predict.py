@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 
@@ -17,12 +17,13 @@ from autoseg.errors import BadUsage
 from autoseg.image import Array, Image, Mask
 from autoseg.records import Configuration, Question
 from autoseg.steps import cases
+from autoseg.steps.answering import outputs_of, sweep_of
 from autoseg.steps.device import Precision, autocast
 from autoseg.steps.pieces import Piece
 from autoseg.steps.preprocess import Geometry
-from autoseg.steps.restoring import Stream, logits_on_grid, needed, steps
+from autoseg.steps.restoring import Stream, logits_on_grid, steps
 from autoseg.steps.sweep import ArraySource, Sweep
-from autoseg.steps.tiling import Flips, entropy, logits_and_disagreement, mean_logits
+from autoseg.steps.tiling import Flips, entropy, mean_logits
 from autoseg.steps.views import How, Prepared, View, views
 
 CHUNK = 128 * 1024**2  # bytes of rows that are restored at once, at most
@@ -80,68 +81,11 @@ class _Answer:
     disagreement: Tensor | None = None
 
 
-def _outputs(question: Question, how: How) -> int:
-    return len(question.outputs) + how.disagreement
-
-
 def _stream(one: View, question: Question, how: How, axis: int, cut: Box) -> Stream:
     """What a view answers in a cut of the crop, whose axes are the image's."""
     geometry, turned = one.prepared.geometry, tuple(cut[a] for a in one.prepared.geometry.axes)
     sweep = sweep_of(one, question, how, axis, turned)
     return Stream(sweep, geometry.cropped, geometry.coarse, turned)
-
-
-def sweep_of(one: View, question: Question, how: How, axis: int, cut: Box) -> Sweep:
-    """The sweep of a view along an axis of the image; `cut` is in the plan's axes."""
-    source, geometry, configuration = one.prepared.source, one.prepared.geometry, one.configuration
-    box = needed(source.shape, geometry.cropped, geometry.coarse, cut)
-    batch = 1 if one.device.type == "cpu" else configuration.batch  # the features of one stay in a CPU's cache
-    return Sweep(
-        source, (1,) * (3 - configuration.dims) + configuration.patch, how.step, geometry.axes.index(axis),
-        _outputs(question, how), answer_of(one, question, how),
-        box=box, batch=batch, device=one.device, kept=_where(one, question, how),
-    )  # fmt: skip
-
-
-def _where(one: View, question: Question, how: How) -> torch.device:
-    """A GPU keeps the front where half of its free memory holds all of it, else the CPU does."""
-    if one.device.type != "cuda":
-        return torch.device("cpu")
-    free, _ = torch.cuda.mem_get_info(one.device)
-    bytes_of_all = 4 * (_outputs(question, how) + 1) * prod(one.prepared.source.shape)
-    return one.device if bytes_of_all * how.views < free / 2 else torch.device("cpu")
-
-
-def answer_of(one: View, question: Question, how: How) -> Callable[[Tensor], Tensor]:
-    """Tiles (B, C, z, y, x) to logits (B, K, z, y, x), and the disagreement after them where it is wanted."""
-    configuration, at_once, largest = one.configuration, [how.at_once], [one.configuration.batch]
-
-    def once(batch: Tensor) -> Tensor:
-        with autocast(one.device, one.precision):
-            if how.disagreement:
-                regions = bool(question.regions)
-                return logits_and_disagreement(one.networks, batch, one.flips, at_once[0], regions=regions)
-            return mean_logits(one.networks, batch, one.flips, at_once[0])
-
-    def halved(batch: Tensor) -> Tensor:
-        """Where a GPU's memory runs out, in smaller parts from then on."""
-        if len(batch) > largest[0]:
-            return torch.cat([halved(part) for part in torch.split(batch, largest[0])])
-        try:
-            return once(batch)
-        except torch.OutOfMemoryError:
-            if at_once[0] == 1 and len(batch) == 1:
-                raise
-            torch.cuda.empty_cache()
-            at_once[0], largest[0] = 1, max(1, len(batch) // 2)
-            return halved(batch)
-
-    def answer(batch: Tensor) -> Tensor:
-        size = batch.shape[2:]
-        found = halved(batch.reshape(*batch.shape[:2], *configuration.patch)).float()
-        return found.reshape(*found.shape[:2], *size)
-
-    return answer
 
 
 def _joined(
@@ -150,7 +94,7 @@ def _joined(
     """The boxes of a cut, in the image's axes, with what all streams say of them."""
     whole = len(streams) > 1 or how.probabilities or how.disagreement
     sizes = [part.stop - part.start for part in cut]
-    per_row = prod(sizes) // sizes[axis] * (12 * _outputs(question, how) if whole else 16)
+    per_row = prod(sizes) // sizes[axis] * (12 * outputs_of(question, how) if whole else 16)
     each = max(1, min(CHUNK, how.room // 8) // max(1, per_row))
     row, stop = cut[axis].start, cut[axis].stop
     while row < stop:
@@ -242,7 +186,7 @@ def _outside(prepared: Prepared, question: Question, how: How) -> Iterator[Piece
             if part.stop <= part.start:
                 continue
             row = max(1, prod(b.stop - b.start for a, b in enumerate(rest) if a != axis))
-            for some in steps(part.start, part.stop, max(1, CHUNK // (8 * _outputs(question, how) * row))):
+            for some in steps(part.start, part.stop, max(1, CHUNK // (8 * outputs_of(question, how) * row))):
                 box = tuple(some if a == axis else b for a, b in enumerate(rest))
                 yield _nothing(box, prepared.valid(box), question, how)
 
