@@ -317,6 +317,34 @@ SAMPLINGS = Table(
         "hard": "autoseg.steps.sampling:Hard",
     },
 )
+MEASURES = Table(
+    "measure",
+    "(voxel, **options) -> autoseg.arrays.pairs.Measure: of a Pair of masks, a float or None",
+    {
+        "hd95": "autoseg.arrays.borders:hausdorff_95",
+        "hausdorff": "autoseg.arrays.borders:hausdorff",
+        "assd": "autoseg.arrays.borders:surface_distance",
+        "nsd": "autoseg.arrays.borders:normalised_surface_dice",
+        "surface_dice": "autoseg.arrays.borders:surface_dice",
+        "boundary_iou": "autoseg.arrays.borders:boundary_iou",
+        "cldice": "autoseg.arrays.borders:centreline_dice",
+        "volume_error": "autoseg.arrays.matching:volume_error",
+        "object_precision": "autoseg.arrays.matching:object_precision",
+        "object_recall": "autoseg.arrays.matching:object_recall",
+        "object_f1": "autoseg.arrays.matching:object_f1",
+        "lesion_dice": "autoseg.arrays.matching:lesion_dice",
+        "patch_f1": "autoseg.arrays.matching:patch_f1",
+    },
+)
+POSTPROCESSORS = Table(
+    "postprocessing",
+    "(classes: name -> index, **options) -> (labels uint8 (*S) of class indices, spacing) -> labels",
+    {
+        "keep_largest": "autoseg.arrays.cleaning:keep_largest",
+        "remove_small": "autoseg.arrays.cleaning:remove_small",
+        "fill_holes": "autoseg.arrays.cleaning:fill_holes",
+    },
+)
 TABLES = {
     "readers": READERS,
     "normalisers": NORMALISERS,
@@ -333,4 +361,6 @@ TABLES = {
     "optimisers": OPTIMISERS,
     "schedules": SCHEDULES,
     "samplings": SAMPLINGS,
+    "measures": MEASURES,
+    "postprocessing": POSTPROCESSORS,
 }

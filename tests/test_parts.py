@@ -14,6 +14,7 @@ from skimage.io import imsave
 
 from autoseg import parts
 from autoseg.arrays.intensity import describe
+from autoseg.arrays.pairs import Measure, pairs
 from autoseg.errors import BadPlan
 from autoseg.nets import drawing, survey
 from autoseg.parts import TABLES, Table
@@ -419,3 +420,39 @@ def test_schedules_reach_one_and_stay_within_0_and_1(name: str, steps: int) -> N
     assert steps < 1000 or max(factors) == pytest.approx(1, abs=1e-3)
     assert all(isinstance(factor, float) and 0 <= factor <= 1 for factor in factors)
     assert all(factor > 0 for factor in factors[:-1])
+
+
+# -- measures --------------------------------------------------------------------------------------------
+
+
+@every("measures")
+def test_measures_know_the_best_the_worst_and_nothing(name: str) -> None:
+    there, other, nothing = (np.zeros((24, 24), np.uint8) for _ in range(3))
+    there[3:12, 3:12], other[5:20, 4:12] = 1, 1
+    measure = parts.MEASURES.build(name, voxel=1.0)
+    assert isinstance(measure, Measure) and measure.said
+
+    def of(prediction: np.ndarray, reference: np.ndarray) -> float | None:
+        (pair,) = pairs(prediction, reference, [(1,)], (1.0, 1.0))
+        found = measure(pair)
+        assert measure.counts is None or (measure.ratio and measure.ratio(*measure.counts(pair)) == found)
+        return found
+
+    best, some, worst = of(there, there), of(other, there), of(nothing, there)
+    assert best == (0 if measure.better == "lower" else 1)
+    assert some is not None and (worst is None or (worst >= some if measure.better == "lower" else worst <= some))
+    assert of(nothing, nothing) is None
+
+
+@every("postprocessing")
+def test_postprocessing_leaves_what_needs_none_and_invents_no_class(name: str) -> None:
+    options = {"remove_small": {"size": 3.0}, "fill_holes": {"label": "a"}}.get(name, {})
+    act = parts.POSTPROCESSORS.build(Part(name=name, options=options), classes={"a": 1, "b": 4})
+    clean = np.zeros((6, 12, 12), np.uint8)
+    clean[1:5, 1:6, 1:6], clean[1:5, 6:9, 1:6] = 1, 4
+    noisy = clean.copy()
+    noisy[3, 3, 3], noisy[2, 11, 11] = 0, 4
+    for labels in (clean, noisy, clean[3], np.zeros((1, 1), np.uint8)):
+        found = act(labels, (1.0,) * labels.ndim)
+        assert found.dtype == np.uint8 and found.shape == labels.shape and set(np.unique(found)) <= {0, 1, 4}
+    assert (act(clean, (1.0, 1.0, 1.0)) == clean).all() and (act(noisy, (1.0, 1.0, 1.0)) != noisy).any()

@@ -48,7 +48,7 @@ def measures(confusion: Confusion, classes: Sequence[int], voxel_volume: float) 
     """The measures of the classes of these indices taken as one: of one class, or of a region of several.
 
     Neither predicted nor there: Dice and IoU are None, not counted. One of both only: they are 0.
-    Precision is None when nothing was predicted, recall when nothing is there.
+    Precision is None when nothing was predicted, recall when nothing is there, specificity when nothing else is.
 
     Args:
         confusion: (K, K), reference by prediction.
@@ -57,17 +57,29 @@ def measures(confusion: Confusion, classes: Sequence[int], voxel_volume: float) 
     one = list(classes)
     hits = int(confusion[np.ix_(one, one)].sum())
     there, predicted = int(confusion[one].sum()), int(confusion[:, one].sum())
+    outside = int(confusion.sum()) - there - predicted + hits
+    named: dict[str, Any] = {**ratios(hits, predicted - hits, there - hits, outside)}
     return Measures(
-        dice=_ratio(2 * hits, there + predicted),
-        iou=_ratio(hits, there + predicted - hits),
-        precision=_ratio(hits, predicted),
-        recall=_ratio(hits, there),
         true_positives=hits,
         false_positives=predicted - hits,
         false_negatives=there - hits,
+        true_negatives=outside,
         volume_prediction=predicted * voxel_volume,
         volume_reference=there * voxel_volume,
+        **named,
     )
+
+
+def ratios(hits: int, invented: int, missed: int, outside: int) -> dict[str, float | None]:
+    """The ratios of true and false positives, false and true negatives, by name; None where they are 0/0."""
+    return {
+        "dice": _ratio(2 * hits, 2 * hits + invented + missed),
+        "iou": _ratio(hits, hits + invented + missed),
+        "precision": _ratio(hits, hits + invented),
+        "recall": _ratio(hits, hits + missed),
+        "specificity": _ratio(outside, outside + invented),
+        "accuracy": _ratio(hits + outside, hits + outside + invented + missed),
+    }
 
 
 def dice(a: Mask, b: Mask) -> float | None:

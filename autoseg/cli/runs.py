@@ -1,4 +1,4 @@
-"""preprocess, train, batch, evaluate."""
+"""preprocess, train, batch."""
 
 from __future__ import annotations
 
@@ -134,26 +134,3 @@ def batch(
     wish = Wish(configuration, _fold(fold), plugins=session.plugins, **options)
     file = draw_batch(session.home, session.plan(task, plan), wish, step, out, session.voice)
     click.echo(str(file))
-
-
-@click.command()
-@click.option("-p", "--predictions", type=click.Path(path_type=Path), required=True, help="Folder of predicted labels.")
-@click.option("-r", "--references", type=click.Path(path_type=Path), required=True, help="Folder of true labels.")
-@click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, help="Folder for the scores.")
-@click.option("-t", "--task", help="Task whose classes to score (default: the values in the references).")
-@json_option
-@click.pass_context
-def evaluate(
-    context: click.RichContext, predictions: Path, references: Path, out: Path, task: str | None, as_json: bool
-) -> None:
-    """Score a folder of predictions against a folder of references: scores.json, scores.csv and a table."""
-    from autoseg.pipeline.scoring import evaluate_folders
-    from autoseg.pipeline.tasks import dataset_of
-
-    session = current(context)
-    question = dataset_of(session.home, session.home.task(task))[0].question() if task else None
-    scores = evaluate_folders(predictions, references, out, session.voice, question)
-    if as_json:
-        echo_json(scores.model_dump(mode="json"))
-    else:
-        show.scores(f"{predictions} against {references}", scores, out)

@@ -3,51 +3,99 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from autoseg.errors import BadData
-from autoseg.image import Array, Image
+from autoseg.arrays.margins import near_borders
+from autoseg.arrays.pairs import Measure
+from autoseg.errors import BadData, BadUsage
+from autoseg.image import Array, Image, Mask
+from autoseg.layouts.common import match_all
+from autoseg.parts import READERS
 from autoseg.pipeline.voice import Voice
 from autoseg.readers import is_litter, reader_for, same_place, stem_of
 from autoseg.records import Channel, Measures, Question, Scores
 from autoseg.steps import evaluate
-from autoseg.steps.cases import read_label, reader_of
+from autoseg.steps.cases import read_label, reader_of, to_indices
 from autoseg.store import save_record, save_text
+
+USUAL = ("hd95", "assd", "nsd")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How folders are scored.
+
+    Attributes:
+        question: the classes; None takes the values found in the references.
+        measures: what else than counts of voxels is measured, as texts.
+        erode: pixels around the borders between classes that do not count.
+        masks: a folder of masks, by the names of the references: where they are 0 nothing counts.
+        groups: which patient or scene a case belongs to; or `group`, a regex that finds that in its name.
+    """
+
+    question: Question | None = None
+    measures: tuple[str, ...] = USUAL
+    erode: int = 0
+    masks: Path | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
+    group: str | None = None
+
+    def grouped(self, cases: Sequence[str]) -> Mapping[str, str]:
+        """The group of every case that has one. Raises: BadUsage for a regex that matches none."""
+        if self.group is None:
+            return self.groups
+        matches = match_all(self.group, cases, "--group", BadUsage)
+        return {case: match for case, match in zip(cases, matches, strict=True) if match is not None}
 
 
 def evaluate_folders(
-    predictions: Path, references: Path, out: Path, voice: Voice, question: Question | None = None
+    predictions: Path, references: Path, out: Path, voice: Voice, asked: Asked | None = None
 ) -> Scores:
     """Scores every reference that has a prediction of the same stem; writes scores.json and scores.csv.
 
-    Without a question the classes are the values found in the references.
-    Raises: BadData with all faults together; nothing is written then.
+    What cannot be scored is in `faults` of the scores. Raises: BadData where that is every case; nothing is written
+    then.
     """
+    asked = asked or Asked()
     found, wanted = _labels(predictions), _labels(references)
+    masks = _labels(asked.masks) if asked.masks else {}
     if not wanted:
         raise BadData("holds no labels", where=str(references))
-    if absent := sorted(set(wanted) - set(found)):
-        shown = ", ".join(absent[:5]) + (" …" if len(absent) > 5 else "")
-        raise BadData(f"{len(absent)} references have no prediction ({shown})", where=str(predictions))
+    faults = {case: f"there is no prediction of it in {predictions}" for case in wanted if case not in found}
     if extra := sorted(set(found) - set(wanted)):
-        voice.say(f"{len(extra)} predictions have no reference and are not scored")
-    remedy = "" if question else "the classes are the values in the references; -t TASK takes a task's"
-    question = question or _question(wanted)
+        shown = ", ".join(extra[:5]) + (" …" if len(extra) > 5 else "")
+        voice.say(f"{len(extra)} predictions have no reference and are not scored: {shown}")
+    groups = asked.grouped(sorted(wanted))
+    remedy = "" if asked.question else "the classes are the values in the references; -t TASK takes a task's"
+    question = asked.question
+    if question is None:
+        question, strange = _question(wanted)
+        faults |= strange
     scored: dict[str, dict[str, Measures]] = {}
-    faults = []
+    more: dict[str, Measure] | None = None
     unit = ""
-    for case in voice.track(sorted(wanted), len(wanted), "scoring"):
+    left = sorted(set(wanted) - set(faults))
+    for case in voice.track(left, len(left), "scoring"):
         try:
-            scored[case], unit = _score(found[case], wanted[case], question, case)
+            pair = _read(found[case], wanted[case], question)
+            if asked.erode or asked.masks:
+                pair = replace(pair, ignored=_ignored(pair, asked.erode, masks.get(case), asked.masks))
+            if more is None:
+                more = evaluate.measures_named(asked.measures, max(pair.spacing))
+            scored[case], unit = pair.scored(str(found[case]), more), pair.unit
         except BadData as fault:
-            faults.append(str(fault))
-    if faults:
-        more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
-        what = f"{len(faults)} cases cannot be scored: " + " | ".join(faults[:5]) + more
-        raise BadData(what, where=str(predictions), remedy=remedy)
-    scores = evaluate.summarise(scored, question, unit)
+            faults[case] = str(fault)
+    if not scored:
+        first = next(iter(faults.values()))
+        raise BadData(f"none of {len(wanted)} cases can be scored: {first}", where=str(predictions), remedy=remedy)
+    scores = evaluate.summarise(scored, question, unit, more, groups)
+    scores = scores.model_copy(update={"faults": dict(sorted(faults.items()))})
+    for name, means in scores.mean.items():
+        if means.cases == 0:
+            voice.say(f"{name} occurs in no case, neither predicted nor there: it is not counted")
     write(scores, out)
     return scores
 
@@ -58,16 +106,46 @@ def write(scores: Scores, out: Path) -> None:
     save_text(out / "scores.csv", evaluate.as_csv(scores))
 
 
-def _score(prediction: Path, reference: Path, question: Question, case: str) -> tuple[dict[str, Measures], str]:
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """Prediction and reference of a case on one grid, in the values of the question; what of them does not count."""
+
+    prediction: Array
+    reference: Array
+    question: Question
+    spacing: tuple[float, ...]
+    unit: str
+    ignored: Mask | None = None
+
+    def scored(self, where: str, more: Mapping[str, Measure]) -> dict[str, Measures]:
+        """The measures of every class."""
+        return evaluate.score(self.prediction, self.reference, self.question, self.spacing, where, more, self.ignored)
+
+
+def _read(prediction: Path, reference: Path, question: Question) -> _Read:
     truth = read_label(reference, question.model_copy(update={"reader": reader_for(reference.name)}))
     guess = read_label(prediction, question.model_copy(update={"reader": reader_for(prediction.name)}))
     place = same_place(truth, guess)
     if place.fatal:
         raise BadData(f"does not lie on its reference: {place.sentence}", where=str(prediction))
-    spaced = bool(truth.placement.get("crs"))
-    unit = evaluate.unit_of(len(truth.spacing), spaced)
+    unit = evaluate.unit_of(len(truth.spacing), bool(truth.placement.get("crs")))
     label, reference_label, asked = _said(guess, truth.array[0], question)
-    return evaluate.score(label, reference_label, asked, truth.spacing, str(prediction)), unit
+    return _Read(label, reference_label, asked, truth.spacing, unit)
+
+
+def _ignored(pair: _Read, erode: int, mask: Path | None, masks: Path | None) -> Mask:
+    """Where nothing counts. Raises: BadData for a mask that is missing or does not fit."""
+    ignored = np.zeros(pair.reference.shape, bool)
+    if erode:
+        ignored |= near_borders(to_indices(pair.reference, pair.question), erode)
+    if masks is not None:
+        if mask is None:
+            raise BadData("holds no mask of this case", where=str(masks), expected="one with the reference's name")
+        seen = READERS.build(reader_for(mask.name)).read_label(mask).array[0]
+        if seen.shape != ignored.shape:
+            raise BadData(f"has shape {seen.shape}", where=str(mask), expected=f"{ignored.shape}, as its reference")
+        ignored |= seen == 0
+    return ignored
 
 
 def _said(guess: Image, truth: Array, question: Question) -> tuple[Array, Array, Question]:
@@ -102,26 +180,37 @@ def _labels(folder: Path) -> Mapping[str, Path]:
     return labels
 
 
-def _question(references: Mapping[str, Path]) -> Question:
-    """Classes named after the values that the references hold."""
+def _question(references: Mapping[str, Path]) -> tuple[Question, dict[str, str]]:
+    """Classes named after the values that the references hold, and why some of them are none.
+
+    Raises: BadData where that is all of them.
+    """
     reader = reader_for(next(iter(references.values())).name)
     bare = Question(reader=reader, channels=(Channel(name="image", kind="other"),), labels={"a": 0, "b": 1})
     values: set[int] = {0}
-    for file in references.values():
-        array = reader_of(bare).read_label(file).array
-        numbers = np.unique(array)
-        if len(numbers) > 256 or not np.array_equal(numbers, np.round(numbers)):
-            raise BadData(
-                f"holds {len(numbers)} values",
-                where=str(file),
-                expected="a label: integers that name classes",
-            )
-        values |= {int(n) for n in numbers}
+    faults: dict[str, str] = {}
+    for case, file in references.items():
+        try:
+            values |= _values(file, bare)
+        except BadData as problem:
+            if len(faults) == len(references) - 1:
+                raise
+            faults[case] = str(problem)
     if len(values) > 254:
         raise BadData(f"the references hold {len(values)} values", expected="labels of at most 254 classes")
     if len(values) == 1:
         values.add(1)
-    return bare.model_copy(update={"labels": _names(sorted(values))})
+    return bare.model_copy(update={"labels": _names(sorted(values))}), faults
+
+
+def _values(file: Path, bare: Question) -> set[int]:
+    """The values of a label. Raises: BadData where it is none."""
+    array = reader_of(bare.model_copy(update={"reader": reader_for(file.name)})).read_label(file).array
+    numbers = np.unique(array)
+    if len(numbers) > 254 or not np.array_equal(numbers, np.round(numbers)):
+        what, expected = f"holds {len(numbers)} values", "a label: integers that name classes"
+        raise BadData(what, where=str(file), expected=expected)
+    return {int(n) for n in numbers}
 
 
 def _names(values: Sequence[int]) -> dict[str, int]:

@@ -158,9 +158,10 @@ def finite(values: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def nameless(scores: Scores) -> dict[str, Any]:
-    """The scores with the cases as a list, in their order, without their names."""
+    """The scores with the cases and groups as lists, in their order, without their names."""
     shown = scores.model_dump(mode="json")
-    return shown | {"cases": [*shown["cases"].values()]}
+    lists = {field: [*shown[field].values()] for field in ("cases", "groups")}
+    return shown | lists | {"faults": len(scores.faults)}
 
 
 def _clean(name: str) -> str:

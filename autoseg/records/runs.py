@@ -70,35 +70,63 @@ class Predicted(Record):
 class Measures(Record):
     """Agreement of one class in one case. Ratios are None where they are not defined (0/0).
 
-    Volumes in mm³ for volumes, m² for rasters, pixels for pictures without spacing.
+    Volumes in mm³ for volumes, m² for rasters, pixels for pictures without spacing. `more` has the measures that were
+    asked for, by their text; `counts`, of those that count objects, how many were found, predicted and there.
     """
 
     dice: float | None
     iou: float | None
     precision: float | None
     recall: float | None
+    specificity: float | None
+    accuracy: float | None
     true_positives: int
     false_positives: int
     false_negatives: int
+    true_negatives: int
     volume_prediction: float
     volume_reference: float
+    more: dict[str, float | None] = {}
+    counts: dict[str, tuple[int, int, int]] = {}
+
+
+Interval = tuple[float, float]
 
 
 class Means(Record):
-    """Means over the cases in which the measure is defined; `cases` says how many had a Dice."""
+    """Means over the cases in which the measure is defined; `cases` says how many had a Dice.
+
+    `intervals` holds, for each of the measures by name, where 95 % of the means lie when groups of cases are drawn
+    again; none with fewer than two groups.
+    """
 
     dice: float | None
     iou: float | None
     precision: float | None
     recall: float | None
+    specificity: float | None
+    accuracy: float | None
     cases: int
+    more: dict[str, float | None] = {}
+    intervals: dict[str, Interval] = {}
 
 
 class Scores(Record):
-    """Per case and class; `mean` over cases per class; `dice` is the mean of the classes' mean Dice."""
+    """Per case and class; `mean` over cases per class; `dice` is the mean of the classes' mean Dice.
+
+    `pooled` counts the voxels (or objects) of all cases together; `groups` has the means of each patient, scene or
+    site that has several cases. `measures` says what each of `more` is, `faults` which cases could not be scored, and
+    why; `confusion`, where it was counted, the voxels of all cases by class of the reference (rows) and the prediction.
+    """
 
     rule: str
     unit: str
     cases: dict[str, dict[str, Measures]]
     mean: dict[str, Means]
     dice: float | None
+    interval: Interval | None = None
+    pooled: dict[str, Means] = {}
+    groups: dict[str, dict[str, Means]] = {}
+    measures: dict[str, str] = {}
+    faults: dict[str, str] = {}
+    confusion: tuple[tuple[int, ...], ...] = ()

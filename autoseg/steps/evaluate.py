@@ -2,35 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from math import prod
+from typing import Any
 
-from autoseg.arrays.metrics import confusion, mean_of, measures
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.arrays.bootstrap import interval
+from autoseg.arrays.metrics import Confusion, confusion, mean_of, measures, ratios
+from autoseg.arrays.pairs import Measure, pairs
 from autoseg.errors import BadData
-from autoseg.image import IGNORE, Array
+from autoseg.image import IGNORE, Array, Mask
+from autoseg.parts import MEASURES
 from autoseg.records import Means, Measures, Question, Scores
+from autoseg.spelling import spelled
 from autoseg.steps.cases import to_indices
 
 RULE = (
-    "a class that is empty in reference and prediction is not counted; empty in one of them: Dice 0; "
-    "ignored voxels are left out; means are over the cases that count, then over the classes"
+    "a class that is empty in reference and prediction is not counted; empty in one of them: Dice and other ratios 0, "
+    "distances the image's diagonal; ignored voxels are left out; means are over the cases that count, then over the "
+    "classes; intervals: 95 % of the means of groups of cases drawn again"
 )
+Indices = NDArray[np.uint8]
+RATIOS = ("dice", "iou", "precision", "recall", "specificity", "accuracy")
+
+
+def measures_named(texts: Sequence[str], voxel: float) -> dict[str, Measure]:
+    """The measures that texts such as `hd95` or `nsd(tolerance=2)` spell, by their text.
+
+    Args:
+        voxel: the longest side of a voxel, in the unit of the spacing.
+    Raises: BadPlan for what is none.
+    """
+    parts = [spelled(text, where="--measure") for text in texts]
+    return {part.text: MEASURES.build(part, where="--measure", voxel=voxel) for part in parts}
 
 
 def score(
-    prediction: Array, reference: Array, question: Question, spacing: tuple[float, ...], case: str
-) -> dict[str, Measures]:
-    """Measures per foreground class, or region, of one case. Both labels (*S) hold label values, on one grid."""
+    prediction: Array, reference: Array, question: Question, spacing: tuple[float, ...], case: str,
+    more: Mapping[str, Measure] | None = None, ignored: Mask | None = None,
+) -> dict[str, Measures]:  # fmt: skip
+    """Measures per foreground class, or region, of one case. Both labels (*S) hold label values, on one grid.
+
+    Args:
+        more: what else than counts of voxels is measured, by the name that it gets.
+        ignored: bool (*S), where nothing counts, beside what the question ignores.
+    """
     if prediction.shape != reference.shape:
         raise BadData(f"prediction has shape {prediction.shape}", where=case, expected=f"{reference.shape}")
-    truth = to_indices(reference, question, where=f"reference of {case}")
-    counts = confusion(
-        to_indices(prediction, question.model_copy(update={"ignore": None}), where=case),
-        truth,
-        len(question.classes),
-        ignore=IGNORE,
-    )
-    return {name: measures(counts, _indices(question, name), prod(spacing)) for name in question.foreground}
+    truth = to_indices(reference, question, None if ignored is None else ~ignored, f"reference of {case}")
+    guess = to_indices(prediction, question.model_copy(update={"ignore": None}), where=case)
+    return of_indices(guess, truth, question, spacing, more)
+
+
+def confused(prediction: Indices, reference: Indices, question: Question) -> Confusion:
+    """Voxels (K, K) by class of the reference and of the prediction, both (*S) of class indices."""
+    return confusion(prediction, reference, len(question.classes), ignore=IGNORE)
+
+
+def of_indices(
+    prediction: Indices, reference: Indices, question: Question, spacing: tuple[float, ...],
+    more: Mapping[str, Measure] | None = None,
+) -> dict[str, Measures]:  # fmt: skip
+    """As `score`, of class indices; the reference is IGNORE where nothing counts."""
+    counts = confused(prediction, reference, question)
+    found = {name: measures(counts, _indices(question, name), prod(spacing)) for name in question.foreground}
+    if not more:
+        return found
+    both = pairs(prediction, reference, [_indices(question, name) for name in question.foreground], spacing)
+    for name, pair in zip(question.foreground, both, strict=True):
+        values = {title: measure(pair) for title, measure in more.items()}
+        counted = {title: measure.counts(pair) for title, measure in more.items() if measure.counts}
+        found[name] = found[name].model_copy(update={"more": values, "counts": counted})
+    return found
 
 
 def _indices(question: Question, output: str) -> list[int]:
@@ -39,17 +86,79 @@ def _indices(question: Question, output: str) -> list[int]:
     return [index for index, name in enumerate(question.classes) if question.labels[name] in values]
 
 
-def summarise(cases: Mapping[str, dict[str, Measures]], question: Question, unit: str) -> Scores:
-    """The scores of all cases with their means."""
-    mean = {}
+def summarise(
+    cases: Mapping[str, dict[str, Measures]], question: Question, unit: str,
+    more: Mapping[str, Measure] | None = None, groups: Mapping[str, str] | None = None,
+) -> Scores:  # fmt: skip
+    """The scores of all cases with their means.
+
+    Args:
+        groups: which patient, scene or site a case belongs to; a case that is not named is its own group.
+    """
+    more, groups = more or {}, groups or {}
+    cases = dict(sorted(cases.items()))
+    drawn = [groups.get(case, case) for case in cases]
+    mean, pooled = {}, {}
     for name in question.foreground:
         rows = [case[name] for case in cases.values()]
-        means = {
-            field: mean_of(getattr(row, field) for row in rows) for field in ("dice", "iou", "precision", "recall")
-        }
-        mean[name] = Means(**means, cases=sum(row.dice is not None for row in rows))
-    dice = mean_of(means.dice for means in mean.values())
-    return Scores(rule=RULE, unit=unit, cases=dict(sorted(cases.items())), mean=mean, dice=dice)
+        mean[name] = _means(rows, drawn)
+        pooled[name] = _pooled(rows, more)
+    per_class = np.array([[_value(case[name], "dice") for name in question.foreground] for case in cases.values()])
+    return Scores(
+        rule=RULE, unit=unit, cases=cases, mean=mean, dice=mean_of(means.dice for means in mean.values()),
+        interval=interval(per_class, drawn) if cases else None, pooled=pooled,
+        groups=_by_group(cases, drawn, question) if len(set(drawn)) < len(drawn) else {},
+        measures={title: measure.said for title, measure in more.items()},
+    )  # fmt: skip
+
+
+def _means(rows: Sequence[Measures], groups: Sequence[str]) -> Means:
+    names = [*RATIOS, *(rows[0].more if rows else ())]
+    intervals = {}
+    for name in names:
+        found = interval(np.array([[_value(row, name)] for row in rows]), groups)
+        if found is not None:
+            intervals[name] = found
+    means = {name: mean_of(_defined(row, name) for row in rows) for name in names}
+    return _as_means(means, sum(row.dice is not None for row in rows), intervals)
+
+
+def _as_means(values: Mapping[str, float | None], cases: int, intervals: Mapping[str, Any] | None = None) -> Means:
+    more = {name: value for name, value in values.items() if name not in RATIOS}
+    return Means(
+        **{name: values[name] for name in RATIOS}, cases=cases, more=more, intervals=dict(intervals or {})
+    )  # fmt: skip
+
+
+def _pooled(rows: Sequence[Measures], more: Mapping[str, Measure]) -> Means:
+    """As if all cases were one image."""
+    fields = ("true_positives", "false_positives", "false_negatives", "true_negatives")
+    values = ratios(*(sum(getattr(row, field) for row in rows) for field in fields))
+    for title, measure in more.items():
+        if measure.ratio is not None:
+            counts = [sum(column) for column in zip(*(row.counts[title] for row in rows), strict=True)] or [0, 0, 0]
+            values[title] = measure.ratio(counts[0], counts[1], counts[2])
+    return _as_means(values, sum(row.dice is not None for row in rows))
+
+
+def _by_group(
+    cases: Mapping[str, dict[str, Measures]], drawn: Sequence[str], question: Question
+) -> dict[str, dict[str, Means]]:
+    found = {}
+    for group in sorted(set(drawn)):
+        rows = [classes for classes, of in zip(cases.values(), drawn, strict=True) if of == group]
+        found[group] = {name: _means([row[name] for row in rows], [group] * len(rows)) for name in question.foreground}
+    return found
+
+
+def _defined(row: Measures, name: str) -> float | None:
+    value: float | None = row.more[name] if name in row.more else getattr(row, name)
+    return value
+
+
+def _value(row: Measures, name: str) -> float:
+    value = _defined(row, name)
+    return float("nan") if value is None else value
 
 
 def unit_of(dims: int, spaced: bool) -> str:
@@ -59,15 +168,12 @@ def unit_of(dims: int, spaced: bool) -> str:
 
 def as_csv(scores: Scores) -> str:
     """One row per case and class."""
-    fields = list(Measures.model_fields)
-    lines = [",".join(["case", "class", *fields])]
+    fields = [field for field in Measures.model_fields if field not in ("more", "counts")]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["case", "class", *fields, *scores.measures])
     for case, classes in scores.cases.items():
         for name, row in classes.items():
-            values = row.model_dump()
-            cells = ["" if values[field] is None else str(values[field]) for field in fields]
-            lines.append(",".join([_quoted(case), _quoted(name), *cells]))
-    return "\n".join(lines) + "\n"
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\n') else text
+            values = [getattr(row, field) for field in fields] + [row.more.get(title) for title in scores.measures]
+            writer.writerow([case, name, *("" if value is None else value for value in values)])
+    return text.getvalue()

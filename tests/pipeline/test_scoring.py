@@ -8,9 +8,10 @@ import nibabel
 import numpy as np
 import pytest
 
-from autoseg.errors import BadData
-from autoseg.pipeline.scoring import evaluate_folders
+from autoseg.errors import BadData, BadUsage
+from autoseg.pipeline.scoring import Asked, evaluate_folders
 from autoseg.pipeline.voice import Silent
+from autoseg.records import Channel, Question, Scores, parse
 
 
 class Listening(Silent):
@@ -46,22 +47,78 @@ def test_predictions_without_reference_are_said(tmp_path: Path) -> None:
         save(tmp_path / folder / f"{name}.nii.gz", 1)
     voice = Listening()
     evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", voice)
-    assert voice.heard == ["1 predictions have no reference and are not scored"]
+    assert voice.heard == ["1 predictions have no reference and are not scored: b"]
 
 
-def test_all_faults_are_told_together_and_nothing_is_written(tmp_path: Path) -> None:
-    for name in "abcd":
+def test_what_cannot_be_scored_is_named_and_the_rest_is_scored(tmp_path: Path) -> None:
+    for name in "abcde":
         save(tmp_path / "r" / f"{name}.nii.gz", 1)
     save(tmp_path / "p" / "a.nii.gz", 1)
     save(tmp_path / "p" / "b.nii.gz", 1, shift=30.0)
     save(tmp_path / "p" / "c.nii.gz", 1, shape=(4, 4, 5))
     save(tmp_path / "p" / "d.nii.gz", 9)
-    with pytest.raises(BadData, match=r"3 cases cannot be scored.*b\.nii.*c\.nii.*not declared"):
-        evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent())
-    (tmp_path / "p" / "a.nii.gz").unlink()
-    with pytest.raises(BadData, match=r"1 references have no prediction \(a\)"):
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent())
+    assert list(scores.cases) == ["a"] and list(scores.faults) == ["b", "c", "d", "e"]
+    said = " ".join(scores.faults.values())
+    assert all(word in said for word in ("b.nii.gz", "c.nii.gz", "not declared", "no prediction of it"))
+    assert parse(Scores, (tmp_path / "out" / "scores.json").read_text(), "x") == scores
+
+
+def test_a_reference_that_cannot_be_read_is_named_with_the_rest(tmp_path: Path) -> None:
+    for name in "ab":
+        save(tmp_path / "r" / f"{name}.nii.gz", 1)
+        save(tmp_path / "p" / f"{name}.nii.gz", 1)
+    (tmp_path / "r" / "b.nii.gz").write_bytes((tmp_path / "r" / "b.nii.gz").read_bytes()[:50])
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent())
+    assert scores.dice == 1 and list(scores.faults) == ["b"] and "b.nii.gz" in scores.faults["b"]
+
+
+def test_where_nothing_can_be_scored_nothing_is_written(tmp_path: Path) -> None:
+    save(tmp_path / "r" / "a.nii.gz", 1)
+    save(tmp_path / "p" / "a.nii.gz", 9)
+    with pytest.raises(BadData, match=r"none of 1 cases can be scored.*not declared.*-t TASK"):
         evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent())
     assert not (tmp_path / "out").exists()
+
+
+def test_distances_are_in_millimetres_and_the_tolerance_is_a_voxel(tmp_path: Path) -> None:
+    for folder, first in (("r", 2), ("p", 3)):
+        (tmp_path / folder).mkdir()
+        label = np.zeros((12, 12, 12), np.uint8)
+        label[first : first + 5, 2:7, 2:7] = 1
+        nibabel.save(nibabel.Nifti1Image(label, np.diag([0.5, 2.0, 1.0, 1.0])), tmp_path / folder / "a.nii.gz")
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent())
+    assert scores.cases["a"]["class_1"].more["hd95"] == 0.5
+    assert scores.measures["nsd"] == "share of both surfaces within 2 of the other"
+
+
+def test_masks_borders_and_groups(tmp_path: Path) -> None:
+    for name in ("p1_a", "p1_b", "p2_a"):
+        save(tmp_path / "r" / f"{name}.nii.gz", 1)
+        save(tmp_path / "p" / f"{name}.nii.gz", 1 if name == "p1_a" else 0)
+        save(tmp_path / "m" / f"{name}.nii.gz", 0 if name == "p1_b" else 1)
+    asked = Asked(measures=(), masks=tmp_path / "m", group=r"(p\d)_")
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), asked)
+    assert [scores.cases[name]["class_1"].dice for name in ("p1_a", "p1_b", "p2_a")] == [1, None, 0]
+    assert scores.groups["p1"]["class_1"].dice == 1 and scores.measures == {}
+    eroded = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), Asked(erode=1))
+    assert eroded.cases["p2_a"]["class_1"].dice is None  # all of the object lies near its border
+    (tmp_path / "m" / "p2_a.nii.gz").unlink()
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), asked)
+    assert "holds no mask of this case" in scores.faults["p2_a"]
+    with pytest.raises(BadUsage, match="matches no case"):
+        evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), Asked(group="z"))
+
+
+def test_a_class_that_never_occurs_is_said(tmp_path: Path) -> None:
+    save(tmp_path / "r" / "a.nii.gz", 1)
+    question = Question(
+        reader="nifti", channels=(Channel(name="a", kind="other"),), labels={"background": 0, "one": 1, "two": 2}
+    )
+    voice = Listening()
+    scores = evaluate_folders(tmp_path / "r", tmp_path / "r", tmp_path / "out", voice, Asked(question))
+    assert voice.heard == ["two occurs in no case, neither predicted nor there: it is not counted"]
+    assert scores.dice == 1
 
 
 def test_two_labels_of_one_case_are_refused(tmp_path: Path) -> None:

@@ -251,10 +251,13 @@ def test_the_numbers_of_a_step_have_names_that_mlflow_takes_and_are_finite() -> 
 
 def test_scores_are_told_without_the_names_of_cases() -> None:
     measures = Measures(
-        dice=0.5, iou=0.3, precision=None, recall=1.0, true_positives=1, false_positives=2, false_negatives=0,
-        volume_prediction=3.0, volume_reference=1.0,
+        dice=0.5, iou=0.3, precision=None, recall=1.0, specificity=0.5, accuracy=0.5, true_positives=1,
+        false_positives=2, false_negatives=0, true_negatives=2, volume_prediction=3.0, volume_reference=1.0,
     )  # fmt: skip
-    found = nameless(Scores(rule="", unit="mm³", cases={"Smith": {"a": measures}}, mean={}, dice=0.5))
-    assert (
-        "Smith" not in json.dumps(found) and found["cases"] == [{"a": measures.model_dump()}] and found["dice"] == 0.5
-    )
+    scores = Scores(
+        rule="", unit="mm³", cases={"Smith": {"a": measures}}, mean={}, dice=0.5, groups={"Smith": {}},
+        faults={"Smith": "is missing"},
+    )  # fmt: skip
+    found = nameless(scores)
+    assert "Smith" not in json.dumps(found) and found["cases"] == [{"a": json.loads(measures.model_dump_json())}]
+    assert found["dice"] == 0.5

@@ -9,7 +9,7 @@ from autoseg.steps.card import card
 from tests.records.test_model import member, model
 from tests.store.test_archive import QUESTION, settings
 
-MEANS = Means(dice=0.87654, iou=0.5, precision=None, recall=0.25, cases=7)
+MEANS = Means(dice=0.87654, iou=0.5, precision=None, recall=0.25, specificity=None, accuracy=None, cases=7)
 SPAN = Span(least=0.5, median=0.6, most=0.75)
 SEEN = Seen(
     cases=12, flat=True, unit="m", spacing=(SPAN, Span(least=1, median=1, most=1)), channels=(SeenChannel(low=SPAN),)

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from autoseg.errors import BadData
+from autoseg.errors import BadData, BadPlan
 from autoseg.records import Channel, Question, Scores, parse
-from autoseg.steps.evaluate import as_csv, score, summarise, unit_of
+from autoseg.steps.evaluate import as_csv, measures_named, score, summarise, unit_of
 
 QUESTION = Question(
     reader="nifti", channels=(Channel(name="a", kind="other"),), labels={"bg": 0, "a": 1, "b, c": 5}, ignore=9
@@ -105,3 +105,69 @@ def test_strange_values_are_told_with_the_side_they_are_on() -> None:
         score(np.array([3]), np.array([0]), QUESTION, (1.0,), "x")
     with pytest.raises(BadData, match=r"^reference of x: .*\[3\]"):
         score(np.array([0]), np.array([3]), QUESTION, (1.0,), "x")
+
+
+def test_measures_that_are_asked_for_stand_beside_the_counts() -> None:
+    truth, guess = np.zeros((8, 8), int), np.zeros((8, 8), int)
+    truth[1:4, 1:4], guess[1:4, 2:5] = 1, 1
+    guess[6, 6] = 5
+    asked = measures_named(["hd95", "nsd", "nsd(tolerance=4)", "object_f1(iou=0.4)"], voxel=2.0)
+    assert list(asked) == ["hd95", "nsd", "nsd(tolerance=4)", "object_f1(iou=0.4)"]
+    found = score(guess, truth, QUESTION, (2.0, 2.0), "x", asked)
+    assert found["a"].more == {
+        "hd95": 2.0, "nsd": 1.0, "nsd(tolerance=4)": 1.0, "object_f1(iou=0.4)": 1.0,
+    }  # fmt: skip
+    assert found["a"].counts == {"object_f1(iou=0.4)": (1, 1, 1)}
+    assert found["b, c"].more["hd95"] == pytest.approx(16 * 2**0.5)  # one side is empty: the diagonal
+    assert (
+        found["a"].model_copy(update={"more": {}, "counts": {}}) == score(guess, truth, QUESTION, (2.0, 2.0), "x")["a"]
+    )
+
+
+def test_a_measure_that_there_is_not_is_told() -> None:
+    with pytest.raises(BadPlan, match=r"--measure: .*unknown measure 'hd59'.*did you mean hd95|unknown measure 'hd59'"):
+        measures_named(["hd59"], 1.0)
+
+
+def test_what_lies_in_a_mask_does_not_count() -> None:
+    truth, guess = np.array([[1, 1, 0, 0]]), np.array([[1, 0, 0, 1]])
+    ignored = np.array([[False, True, False, True]])
+    found = score(guess, truth, QUESTION, (1.0, 1.0), "x", measures_named(["hd95"], 1.0), ignored)["a"]
+    assert (found.dice, found.true_negatives, found.more["hd95"]) == (1, 1, 0)
+
+
+def test_pooled_counts_are_those_of_one_image_of_all_cases() -> None:
+    rng = np.random.default_rng(0)
+    truths, guesses = rng.integers(0, 2, (2, 5, 6, 6))
+    cases = {
+        str(n): score(g, t, QUESTION, (1.0, 1.0), "x") for n, (g, t) in enumerate(zip(guesses, truths, strict=True))
+    }
+    pooled = summarise(cases, QUESTION, "pixels").pooled["a"]
+    together = score(guesses.reshape(30, 6), truths.reshape(30, 6), QUESTION, (1.0, 1.0), "x")["a"]
+    names = ("dice", "iou", "precision", "recall", "specificity", "accuracy")
+    assert {name: getattr(pooled, name) for name in names} == {name: getattr(together, name) for name in names}
+
+
+def test_objects_are_pooled_over_all_cases_those_without_any_among_them() -> None:
+    one, none = np.zeros((9, 9), int), np.zeros((9, 9), int)
+    one[1:4, 1:4] = 1
+    asked = measures_named(["object_f1", "hd95"], 1.0)
+    cases = {
+        name: score(guess, truth, QUESTION, (1.0, 1.0), name, asked)
+        for name, guess, truth in (("a", one, one), ("b", one, none), ("c", none, none))
+    }
+    scores = summarise(cases, QUESTION, "pixels", asked)
+    assert scores.pooled["a"].more == {"object_f1": pytest.approx(2 / 3)}
+    assert scores.mean["a"].more["object_f1"] == 0.5
+    assert scores.measures["hd95"] == "95th percentile of the distances of both surfaces"
+
+
+def test_groups_have_means_of_their_own_and_are_drawn_together() -> None:
+    full, empty = np.ones((2, 2), int), np.zeros((2, 2), int)
+    cases = {name: score(full, full if name < "c" else empty, QUESTION, (1.0, 1.0), name) for name in "abcd"}
+    alone = summarise(cases, QUESTION, "pixels")
+    assert alone.groups == {} and alone.interval is not None
+    grouped = summarise(cases, QUESTION, "pixels", groups={"a": "p", "b": "p", "c": "q", "d": "q"})
+    assert grouped.groups["p"]["a"].dice == 1 and grouped.groups["q"]["a"].dice == 0
+    assert grouped.interval == (0, 1) and grouped.mean["a"].intervals["dice"] == (0, 1)
+    assert summarise(cases, QUESTION, "pixels", groups=dict.fromkeys("abcd", "p")).interval is None

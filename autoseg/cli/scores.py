@@ -1,0 +1,68 @@
+"""evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from autoseg.cli import show
+from autoseg.cli.session import Session, current, echo_json, json_option
+from autoseg.errors import BadData
+
+if TYPE_CHECKING:
+    from autoseg.pipeline.scoring import Asked
+
+
+@click.command()
+@click.option("-p", "--predictions", type=click.Path(path_type=Path), required=True, help="Folder of predicted labels.")
+@click.option("-r", "--references", type=click.Path(path_type=Path), required=True, help="Folder of true labels.")
+@click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, help="Folder for the scores.")
+@click.option("-t", "--task", help="Task whose classes and groups to take (default: the values in the references).")
+@click.option("-m", "--measure", "measures", multiple=True, metavar="NAME[(OPTION=VALUE)]",
+              help="Measured beside Dice and its like, instead of hd95, assd and nsd; may be given several times; "
+              "none: nothing. See autoseg parts.")  # fmt: skip
+@click.option(
+    "--erode", type=click.IntRange(0, 20), default=0, help="Pixels around borders of classes that do not count."
+)
+@click.option(
+    "--mask", "masks", type=click.Path(path_type=Path), help="Folder of masks: where they are 0 nothing counts."
+)
+@click.option("--group", metavar="REGEX", help="Cases with the same match are one patient or scene, for the intervals.")
+@json_option
+@click.pass_context
+def evaluate(
+    context: click.RichContext, /, predictions: Path, references: Path, out: Path, task: str | None, as_json: bool,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Score a folder of predictions against a folder of references: scores.json, scores.csv and a table."""
+    from autoseg.pipeline.reporting import report_of_scores
+    from autoseg.pipeline.scoring import evaluate_folders
+
+    session = current(context)
+    asked = _asked(session, task, **options)
+    scores = evaluate_folders(predictions, references, out, session.voice, asked)
+    report_of_scores(scores, asked.question, f"{predictions} against {references}", out / "report.html")
+    if as_json:
+        echo_json(scores.model_dump(mode="json"))
+    else:
+        show.scores(f"{predictions} against {references}", scores, out)
+    if scores.faults:
+        some = " | ".join(f"{case}: {why}" for case, why in [*scores.faults.items()][:5])
+        more = f" (and {len(scores.faults) - 5} more in {out / 'scores.json'})" if len(scores.faults) > 5 else ""
+        raise BadData(f"{len(scores.faults)} cases were not scored: {some}{more}", where=str(predictions))
+
+
+def _asked(session: Session, task: str | None, measures: tuple[str, ...], group: str | None, **rest: Any) -> Asked:
+    from autoseg.pipeline.scoring import USUAL, Asked
+    from autoseg.pipeline.tasks import dataset_of
+
+    if task and group:
+        raise click.UsageError("--task knows the groups: --group goes with references of no task")
+    names = () if measures == ("none",) else measures or USUAL
+    if task is None:
+        return Asked(measures=names, group=group, **rest)
+    dataset, _ = dataset_of(session.home, session.home.task(task))
+    groups = {case.id: case.group for case in dataset.cases if case.group is not None}
+    return Asked(dataset.question(), names, groups=groups, **rest)
