@@ -140,7 +140,12 @@ def _ball(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[np.ndarray,
 
 @pytest.fixture
 def balls_3d(home: Path) -> Path:
-    """A home with the task Task01_Balls: ten NIfTI volumes of 10×16×16 voxels, 2×1×1 mm, in MSD's layout."""
+    """A home with the task Task01_Balls."""
+    return write_balls(home)
+
+
+def write_balls(home: Path) -> Path:
+    """Task01_Balls: ten NIfTI volumes of 10×16×16 voxels, 2×1×1 mm, in MSD's layout."""
     import nibabel
 
     folder = home / "datasets" / "Task01_Balls"

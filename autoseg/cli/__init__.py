@@ -12,7 +12,7 @@ from typing import Any
 import rich_click as click
 
 from autoseg import __version__
-from autoseg.cli import demo, doctor, models, parts, predict, runs, tasks
+from autoseg.cli import choice, demo, doctor, models, parts, predict, runs, scores, tasks
 from autoseg.cli.session import Session
 from autoseg.errors import AutosegError
 
@@ -91,8 +91,12 @@ for command in (
     runs.preprocess,
     runs.train,
     runs.batch,
+    choice.crossval,
+    choice.choose,
+    choice.report,
+    choice.suspects,
     predict.predict,
-    runs.evaluate,
+    scores.evaluate,
     models.export,
     models.models,
     parts.parts,

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--config", help="Configuration, or several: 2d,3d (default: the best by validation Dice).")
+@click.option(
+    "--config", help="Configuration, or several: 2d,3d (default: the model that was chosen, or else the best by Dice)."
+)
 @click.option("--folds", help="Folds to pack: 0,1,2 (default: all that are trained).")
 @task_option
 @plan_option
@@ -25,14 +27,16 @@ def export(
     context: click.RichContext, target: Path, config: str | None, folds: str | None, task: str | None, plan: str | None
 ) -> None:
     """Write the trained folds as a model that predicts anywhere: TARGET.autoseg is one file, else a folder."""
-    from autoseg.pipeline.choosing import choose_runs
+    from autoseg.pipeline.choosing import choose_runs, standing
     from autoseg.pipeline.exporting import export as write
 
     session = current(context)
     wanted = [fold.strip() for fold in folds.split(",")] if folds else None
-    made, titles = session.plan(task, plan), config.split(",") if config else [None]
-    runs = [run for title in titles for run in choose_runs(session.home, made, session.voice, title, wanted)]
-    write(session.home, runs, target, session.voice, session.plugins)
+    made, voice = session.plan(task, plan), session.voice
+    choice = None if config or folds else standing(session.home, made, voice)
+    titles = choice.configurations if choice else config.split(",") if config else [None]
+    runs = [run for title in titles for run in choose_runs(session.home, made, voice, title, wanted)]
+    write(session.home, runs, target, voice, session.plugins, choice.cleaning.steps if choice else ())
     click.echo(str(target))
 
 
@@ -72,6 +76,8 @@ def _facts(record: PackedModel) -> Iterator[tuple[str, str]]:
     if seen is not None:
         spacing = " × ".join(map(_span, seen.spacing))
         yield "trained on", f"{seen.cases} images" + ("" if seen.unit == "pixels" else f" of {spacing} {seen.unit}")
+    if record.cleaning:
+        yield "postprocessing", _plain(", ".join(part.text for part in record.cleaning))
     if plugins := sorted({name for member in record.members for name in member.plugins}):
         yield "plug-ins", _plain(", ".join(plugins))
     yield "made", _plain(f"{record.created} by autoseg {record.version}")

@@ -36,6 +36,7 @@ FAST_STEP = 0.75
 @click.option("--engine", type=click.Choice(["auto", "torch", "openvino"]), default="auto",
               help="What computes on a CPU (auto: OpenVINO where it is installed).")  # fmt: skip
 @click.option("--precision", type=click.Choice(["auto", "bf16", "float32"]), help="In what it computes (the plan's).")
+@click.option("--no-postprocessing", is_flag=True, help="Leave out what was chosen to be done to the labels.")
 @click.option("--ram", help="Memory to take beside an image and its label, e.g. 8GB (four fifths of what is free).")
 @click.option("--probabilities", is_flag=True, help="Write every class's probability too (.b2nd).")
 @click.option("--uncertainty", is_flag=True, help="Write entropy and disagreement of the networks too.")
@@ -125,7 +126,7 @@ def _way(asked: dict[str, Any]) -> Way:
     return Way(
         step=asked["step"] or (FAST_STEP if fast else 0.5), mirror=not (asked["no_mirror"] or fast),
         scales=_scales(scales) if scales else (1.0,), depth=asked["depth"], pruned=fast, engine=asked["engine"],
-        precision=asked["precision"],
+        precision=asked["precision"], postprocess=not asked["no_postprocessing"],
     )  # fmt: skip
 
 

@@ -11,7 +11,8 @@ import rich_click as click
 from autoseg.cli.session import table
 
 if TYPE_CHECKING:
-    from autoseg.records import Fingerprint, Means, Network, Plan, Scores
+    from autoseg.records import Choice as Chosen
+    from autoseg.records import Cleaning, Compared, Fingerprint, Means, Network, Plan, Scores
     from autoseg.steps.explain import Choice, Explanation
 
 WORST = 3
@@ -91,11 +92,15 @@ def _hours(plan: Plan, title: str) -> str:
 
 
 def scores(title: str, scores: Scores, folder: Path) -> None:
-    """Means per class, the worst cases, the rule and where the files are."""
-    rows = [(name, *_cells(means)) for name, means in scores.mean.items()]
+    """Means per class with their intervals, the worst cases, the rule and where the files are."""
+    further = list(scores.measures)
+    rows = [(name, *_cells(means, further)) for name, means in scores.mean.items()]
     if len(rows) > 1:
-        rows.append(("mean", _number(scores.dice), "", "", "", ""))
-    table(f"{title}: {len(scores.cases)} cases", ["class", "Dice", "IoU", "precision", "recall", "cases"], rows)
+        rows.append(("mean", _interval(scores.dice, scores.interval), *[""] * (4 + len(further))))
+    columns = ["class", "Dice [95 %]", "IoU", "precision", "recall", *further, "cases"]
+    table(f"{title}: {len(scores.cases)} cases", columns, rows)
+    for name, said in scores.measures.items():
+        click.echo(f"{name}: {said}")
     known = {
         case: sum(values) / len(values)
         for case, classes in scores.cases.items()
@@ -108,10 +113,54 @@ def scores(title: str, scores: Scores, folder: Path) -> None:
     click.echo(f"{folder}")
 
 
-def _cells(means: Means) -> tuple[str, ...]:
-    numbers = (means.dice, means.iou, means.precision, means.recall)
-    return (*map(_number, numbers), str(means.cases))
+def _cells(means: Means, further: Sequence[str]) -> tuple[str, ...]:
+    rest = (_number(value) for value in (means.iou, means.precision, means.recall))
+    more = (_number(means.more.get(name)) for name in further)
+    return (_interval(means.dice, means.intervals.get("dice")), *rest, *more, str(means.cases))
+
+
+def _interval(value: float | None, interval: tuple[float, float] | None) -> str:
+    return _number(value) + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
 
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
+
+
+def choice(choice: Chosen, file: Path) -> None:
+    """The comparison, the model that is taken and why, what postprocessing brings, and what the figures mean."""
+    rows = [_row(one, one.configurations == choice.configurations) for one in choice.table]
+    title = f"{choice.task}, plan {choice.plan}: {choice.cases} cases held out, of {choice.groups} groups"
+    columns = ["", "model", "Dice [95 %]", "behind the best [95 %]", "seconds per case", "parameters"]
+    table(title, columns, rows)
+    click.echo(f"taken: {' + '.join(choice.configurations)}: {choice.because}")
+    if choice.nested is not None and len(choice.table) > 1:
+        click.echo(f"chosen fold by fold on the other folds, such a model has Dice {choice.nested:.4f}")
+    _cleaning(choice.cleaning)
+    click.echo(
+        "these figures are of the networks of single folds, each on cases that it had not seen; the mean of all folds "
+        "is what predicts, and is unmeasured unless evaluate is given a test set"
+    )
+    click.echo(f"{file} · predict with it: autoseg predict -i IN -o OUT")
+
+
+def _row(one: Compared, taken: bool) -> tuple[str, ...]:
+    behind = "" if one.behind == 0 else _interval(one.behind, one.apart)
+    return (
+        "→" if taken else "", one.name, _interval(one.dice, one.interval), behind, f"{one.seconds:.2f}",
+        f"{one.parameters:,}",
+    )  # fmt: skip
+
+
+def _cleaning(cleaning: Cleaning) -> None:
+    if not cleaning.tried:
+        click.echo("postprocessing: no step raises the Dice")
+        return
+    steps = ", ".join(part.text for part in cleaning.tried)
+    said = "taken" if cleaning.steps else "not taken, as it does not hold on cases that it was not chosen on"
+    click.echo(f"postprocessing: {steps}: {said}")
+    rows = [
+        (name, _number(before), _number(cleaning.after.get(name)), _number(cleaning.nested.get(name)))
+        for name, before in cleaning.before.items()
+    ]
+    table("", ["class", "Dice before", "after, as fitted", "after, on cases it was not chosen on"], rows)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from autoseg.errors import BadFile, BadUsage
+from autoseg.pipeline.predicted import content_of
 from autoseg.pipeline.voice import Voice
-from autoseg.records import Plan
+from autoseg.records import Choice, Plan
 from autoseg.store import Home, RunFolder
 
 
@@ -42,6 +43,23 @@ def choose_runs(
     known = "not scored" if dice[title] is None else f"validation Dice {dice[title]:.4f}"
     voice.say(f"predicting with {title}{best} ({known}), folds {listed(chosen.values())}")
     return list(chosen.values())
+
+
+def standing(home: Home, plan: Plan, voice: Voice) -> Choice | None:
+    """The model that was chosen for the plan; None where none was, or where runs have changed since, which is said."""
+    choice = home.choice(plan.task, plan.name)
+    if choice is None:
+        return None
+    again = f"autoseg choose -t {plan.task} -p {plan.name} chooses again"
+    for title, known in choice.runs.items():
+        for fold, content in known.items():
+            if content_of(home.run_folder(plan.task, plan.name, title, fold, choice.seed)) != content:
+                voice.say(f"fold {fold} of {title} has changed since a model was chosen, which is not used: {again}")
+                return None
+    steps = ", ".join(part.text for part in choice.cleaning.steps)
+    cleaned = f", then {steps}" if steps else ""
+    voice.say(f"the model that was chosen: {' + '.join(choice.configurations)}{cleaned}")
+    return choice
 
 
 def listed(folders: Iterable[RunFolder]) -> str:

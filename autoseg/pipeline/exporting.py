@@ -19,6 +19,7 @@ from autoseg.records import (
     Measures,
     Member,
     PackedModel,
+    Part,
     Question,
     Run,
     Seen,
@@ -33,8 +34,9 @@ from autoseg.store.archive import open_packed, staged, weights_in, write_record,
 
 
 def export(
-    home: Home, runs: Sequence[RunFolder], target: Path, voice: Voice, plugins: Mapping[str, str] = NO_PLUGINS
-) -> PackedModel:
+    home: Home, runs: Sequence[RunFolder], target: Path, voice: Voice, plugins: Mapping[str, str] = NO_PLUGINS,
+    cleaning: tuple[Part, ...] = (),
+) -> PackedModel:  # fmt: skip
     """Writes finished runs, of one or several configurations, as a model: one file if `target` ends in .autoseg.
 
     Those of the earlier stage of a cascade come with them. The model is opened once before it takes its place.
@@ -56,7 +58,7 @@ def export(
             version=__version__, created=datetime.now(timezone.utc).date().isoformat(), task=first.task,
             plan=first.plan, decisions=digest(plan), measured=plan.fingerprint, question=_nameless(first.question),
             configurations=titles, members=tuple(members), validation=_validation(chosen, voice),
-            seen=_seen(home, first, plan.fingerprint, voice),
+            seen=_seen(home, first, plan.fingerprint, voice), cleaning=cleaning,
         )  # fmt: skip
         write_record(folder, made, card(made))
         packed, found = open_packed(folder)

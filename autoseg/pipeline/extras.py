@@ -44,7 +44,12 @@ class ExtraWish:
 
 
 class Extra(Protocol):
-    """Takes the pieces of one case, in any order, and writes one file, which appears with `close` alone."""
+    """Takes the pieces of one case, in any order, and writes one file, which appears with `close` alone.
+
+    `of_label`: it is made of the label, as that is after postprocessing, and not of what the networks say.
+    """
+
+    of_label: bool
 
     def take(self, piece: Piece) -> None:
         """Raises: RunFailed when it cannot be written."""
@@ -94,6 +99,8 @@ def extras_for(
 class Probabilities:
     """A blosc2 array (K, *S) of float16, in chunks, written box by box; its `vlmeta["autoseg"]` says what it holds."""
 
+    of_label = False
+
     def __init__(self, file: Path, image: Image, question: Question) -> None:
         import blosc2
 
@@ -142,6 +149,8 @@ def _empty(file: Path, shape: Sequence[int], told: Mapping[str, Any]) -> Any:
 
 class VolumeValues:
     """A NIfTI image of float32 on the grid of the input; until then float16 in a file, not in memory."""
+
+    of_label = False
 
     def __init__(self, file: Path, image: Image, values: Values) -> None:
         self.making, self.image, self.values = Making(file), image, values
@@ -196,6 +205,8 @@ def _save_nifti(file: Path, values: NDArray[Any], image: Image) -> None:
 class RasterValues:
     """A tiled GeoTIFF of float32 with the input's coordinates, written by windows; NaN is nodata."""
 
+    of_label = False
+
     def __init__(self, file: Path, image: Image, values: Values) -> None:
         from autoseg.readers.raster_writing import open_label
 
@@ -242,6 +253,8 @@ def is_in_table(out: Path, case: str) -> bool:
 class Volumes:
     """The rows of a case in the folder's table, where they take the place of earlier ones of it."""
 
+    of_label = True
+
     def __init__(self, file: Path, case: str, image: Image, question: Question) -> None:
         self.file, self.case, self.image, self.tally = file, case, image, outputs.Tally(question)
 
@@ -264,6 +277,8 @@ class Volumes:
 
 class Preview:
     """A PNG to look at."""
+
+    of_label = True
 
     def __init__(self, file: Path, title: str, image: Image, question: Question, windows: Windows | None) -> None:
         self.file, self.title = file, title

@@ -7,11 +7,13 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from autoseg.errors import BadData, BadUsage
+from autoseg.pipeline.cleaning import acts_of, cleaned, fits
 from autoseg.pipeline.extras import Extra, extras_for, is_in_table
 from autoseg.pipeline.flow import ahead
 from autoseg.pipeline.inputs import Job, inputs
@@ -29,6 +31,7 @@ from autoseg.store import lock
 
 if TYPE_CHECKING:
     from autoseg.image import Image
+    from autoseg.steps.pieces import Piece
     from autoseg.steps.views import How, View
 
 LARGE = 64_000_000  # values above which a raster is read by windows
@@ -191,9 +194,15 @@ class _Run:
             self.order.extras, self.question, one.image, self.order.out, one.job.stem, one.windows
         )  # fmt: skip
         takers: list[Sink | Extra] = [one.sink, *one.extras]
-        for piece in step.pieces(_on(one.views, model), self.question, how):
-            for taker in takers:
-                taker.take(piece)
+        found, image = step.pieces(_on(one.views, model), self.question, how), one.image
+        if model.cleaning and not fits(image.shape, how.room):
+            one.notes += ("is too large for its label to be postprocessed in this memory",)
+        elif steps := acts_of(model.cleaning, self.question):
+            early = [extra for extra in one.extras if not extra.of_label]
+            takers = [taker for taker in takers if taker not in early]
+            found = cleaned(found, image.shape, steps, image.spacing, partial(_give, early))
+        for piece in found:
+            _give(takers, piece)
 
     def _close(self, one: Opened) -> Opened:
         if one.done or one.fault:
@@ -246,6 +255,11 @@ def _features(model: Model) -> int:
     return 4 * prod(settings.patch) * (6 * settings.network.features[0] + 5 * outputs)
 
 
+def _give(takers: Sequence[Sink | Extra], piece: Piece) -> None:
+    for taker in takers:
+        taker.take(piece)
+
+
 def _on(views: Sequence[View], model: Model) -> list[View]:
     """The views with the networks of this model, which may be on another device than those they were prepared for."""
     from dataclasses import replace
@@ -266,5 +280,5 @@ def _way(model: Model, order: Order) -> str:
     """A hash of what a label depends on beside its image."""
     extras = order.extras
     said = [model.digest, model.step, model.mirror, model.scales, [act.__name__ for act in order.after]]
-    said += [one.digest for one in model.beside] + [repr(extras)]
+    said += [one.digest for one in model.beside] + [repr(extras)] + [part.text for part in model.cleaning]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()

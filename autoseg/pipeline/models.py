@@ -16,7 +16,7 @@ from autoseg.errors import AutosegError, BadData, BadFile, BadUsage, RunFailed
 from autoseg.image import Array, Image, Mask
 from autoseg.pipeline.networks import at_depth, built
 from autoseg.plugins import LOADED, load_files, load_installed, require
-from autoseg.records import Configuration, Member, PackedModel, Question, Run
+from autoseg.records import Configuration, Member, PackedModel, Part, Question, Run
 from autoseg.steps.unlike import unlike
 from autoseg.store.archive import open_packed, weights_in
 
@@ -138,12 +138,14 @@ def open_model(
     config: str | None = None,
     folds: Sequence[str] | None = None,
     fast: int | None = None,
+    postprocess: bool = True,
     **options: Any,
 ) -> tuple[PackedModel, Model]:
     """A packed model's record and the model itself, ready to predict: its configurations beside each other.
 
     Args:
         config, folds: of those that it has, None for all; fast: see `network_of`.
+        postprocess: whether what was chosen to be done to its labels is done; not where configurations are left out.
         options: further fields of `Model`: step, mirror, scales.
     Raises: as `load_members`; BadUsage for a configuration or fold that it has not.
     """
@@ -158,21 +160,27 @@ def open_model(
         return member.weights in files or member.configuration in stages.values()
 
     record, loaded = load_members(path, device, plugins, fast=fast, wanted=wanted)
+    cleaning = record.cleaning if postprocess else ()
     networks, place = {member.weights: network for member, network in loaded}, devices.choose(device)
 
-    def of(members: Sequence[Member], earlier: Model | None = None, beside: tuple[Model, ...] = ()) -> Model:
+    def of(
+        members: Sequence[Member], earlier: Model | None = None, beside: tuple[Model, ...] = (),
+        cleaning: tuple[Part, ...] = (),
+    ) -> Model:  # fmt: skip
         runs = [run_of(record, member) for member in members]
         own = [networks[one.weights] for one in members]
         content = " ".join([*(one.sha256 for one in members), earlier.digest if earlier else ""])
         return Model(
-            runs[-1], own, place, earlier=earlier, runs=runs, beside=beside, seen=record.seen,
+            runs[-1], own, place, earlier=earlier, runs=runs, beside=beside, seen=record.seen, cleaning=cleaning,
             digest=f"{content} {fast or ''}".strip(), **options,
         )  # fmt: skip
 
     earlier = {before: of(record.members_of(before)) for before in stages.values() if before is not None}
     (first, members), *others = main.items()
     beside = tuple(of(more, earlier.get(str(stages[title]))) for title, more in others)
-    return record, of(members, earlier.get(str(stages[first])), beside)
+    # chosen for the whole model, it means nothing for a part of it
+    whole = cleaning if {*main} == {*record.configurations} else ()
+    return record, of(members, earlier.get(str(stages[first])), beside, whole)
 
 
 # -- from Python ---------------------------------------------------------------------------------------
@@ -253,6 +261,7 @@ def load_model(
     step: float = 0.5,
     mirror: bool = True,
     scales: Sequence[float] = (1.0,),
+    postprocess: bool = True,
 ) -> LoadedModel:
     """A model that `autoseg export` wrote, in memory.
 
@@ -265,6 +274,7 @@ def load_model(
         step: distance of tiles in patches, above 0 up to 1.
         mirror: whether to average over mirrored images.
         scales: sizes of the image, 1 for its own, over which to average.
+        postprocess: whether to do to its labels what was chosen with the model.
     Raises: BadUsage where there is none, or a plug-in that it needs is not loaded; BadFile for a damaged one.
     """
     named = _loaded(Path(file) for file in plugins)
@@ -273,7 +283,7 @@ def load_model(
         what = "numbers above 0, and a step of at most 1"
         raise BadUsage(f"are {step} and {(*scales,)}", where="step and scales", expected=what)
     names = None if folds is None else [str(fold) for fold in folds]
-    how = {"step": step, "mirror": mirror, "scales": tuple(scales)}
+    how: dict[str, Any] = {"step": step, "mirror": mirror, "scales": tuple(scales), "postprocess": postprocess}
     record, model = open_model(Path(path), device, named, config=config, folds=names, fast=fast, **how)
     return LoadedModel(record, model)
 

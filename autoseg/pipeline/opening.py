@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 from autoseg.errors import BadUsage
 from autoseg.pipeline.cascade import completed
-from autoseg.pipeline.choosing import choose_runs
+from autoseg.pipeline.choosing import choose_runs, standing
 from autoseg.pipeline.networks import before_deepest
 from autoseg.pipeline.prediction import Model, load_model
 from autoseg.pipeline.voice import Silent, Voice
-from autoseg.records import Plan
+from autoseg.records import Part, Plan
 from autoseg.store import Home, RunFolder
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Way:
         step, mirror, scales: as in `steps.predict.How`.
         depth: of a UNet++ the head of this depth alone; pruned: the one before its deepest.
         engine: what computes on a CPU; precision: in what, None: as the plan says.
+        postprocess: whether to do to the labels what was chosen with the model.
     """
 
     step: float = 0.5
@@ -40,6 +41,7 @@ class Way:
     depth: int | None = None
     pruned: bool = False
     engine: Engine = "torch"
+    postprocess: bool = True
     precision: Precision | Literal["auto"] | None = None
 
 
@@ -63,8 +65,13 @@ def of_task(
 ) -> list[Model]:  # fmt: skip
     """The model of a plan's finished runs on each of the devices; several configurations are averaged.
 
+    Without `titles` that is the one that was chosen, where one was.
     Raises: BadUsage, BadFile where it is not there or damaged.
     """
+    choice = None if titles or folds else standing(home, plan, voice)
+    cleaning: tuple[Part, ...] = ()
+    if choice is not None:
+        titles, cleaning = choice.configurations, choice.cleaning.steps if way.postprocess else ()
     chosen = [choose_runs(home, plan, voice, title, folds) for title in titles or (None,)]
     fingerprint = home.fingerprint(plan.task)
     seen = None
@@ -76,7 +83,7 @@ def of_task(
     for number, device in enumerate(where):
         told = voice if number == 0 else Silent()
         parts = [_part(home, runs, device, way, plugins, told) for runs in chosen]
-        joined = replace(parts[0], beside=tuple(parts[1:]), seen=seen)
+        joined = replace(parts[0], beside=tuple(parts[1:]), seen=seen, cleaning=cleaning)
         models.append(_wanted(joined, way))
     return models
 
@@ -108,7 +115,7 @@ def opened(
     for number, device in enumerate(where):
         record, model = open_model(
             file, device, plugins, config=config, folds=folds, fast=depth,
-            step=way.step, mirror=way.mirror, scales=way.scales,
+            step=way.step, mirror=way.mirror, scales=way.scales, postprocess=way.postprocess,
         )  # fmt: skip
         if number == 0:
             voice.say(f"predicting with {file}: {record.task}, {', '.join(record.configurations)}")

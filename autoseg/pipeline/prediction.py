@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,19 @@ from autoseg.pipeline.choosing import with_remedy
 from autoseg.pipeline.networks import at_depth, built
 from autoseg.pipeline.voice import Voice
 from autoseg.plugins import require
-from autoseg.records import Checkpoint, Configuration, Measures, Predicted, Question, Run, Scores, Seen
+from autoseg.records import (
+    CaseCertainty,
+    Certainty,
+    Checkpoint,
+    Configuration,
+    Measures,
+    Part,
+    Predicted,
+    Question,
+    Run,
+    Scores,
+    Seen,
+)
 from autoseg.steps import cases as casework
 from autoseg.steps import evaluate
 from autoseg.store import Home, RunFolder, header_hash, load_header, load_tensors, save_record, whole
@@ -23,7 +35,14 @@ from autoseg.store import Home, RunFolder, header_hash, load_header, load_tensor
 if TYPE_CHECKING:
     from autoseg.image import Array, Image
     from autoseg.steps.device import Precision
+    from autoseg.steps.pieces import Piece
     from autoseg.steps.views import How, View
+
+
+def _shown_to(taken: Callable[[Piece], None], found: Iterator[Piece]) -> Iterator[Piece]:
+    for piece in found:
+        taken(piece)
+        yield piece
 
 
 @dataclass(frozen=True)
@@ -31,8 +50,8 @@ class Model:
     """The networks of one configuration, one per fold, ready to predict; `earlier` is the one that it goes on from.
 
     `run` is the last of the `runs` that they are of. What the models `beside` it answer, of other configurations of the
-    task, is averaged with its own answer. `seen` is what the training images were like, where that is known, and
-    `digest` changes with the weights.
+    task, is averaged with its own answer, and `cleaning` is done to the label. `seen` is what the training images were
+    like, where that is known, and `digest` changes with the weights.
     """
 
     run: Run
@@ -44,6 +63,7 @@ class Model:
     runs: Sequence[Run] = ()
     scales: tuple[float, ...] = (1.0,)
     beside: tuple[Model, ...] = ()
+    cleaning: tuple[Part, ...] = ()
     seen: Seen | None = None
     digest: str = ""
 
@@ -65,19 +85,27 @@ class Model:
         fields: dict[str, Any] = {"step": self.step, "mirror": self.mirror, "scales": self.scales, "at_once": at_once}
         return How(**fields | more)
 
-    def predict(self, image: Image, before: Array | None = None, room: int | None = None) -> Array:
+    def predict(
+        self, image: Image, before: Array | None = None, room: int | None = None,
+        taken: Callable[[Piece], None] | None = None,
+    ) -> Array:  # fmt: skip
         """The label of an image, on its grid, in the task's values.
 
         Args:
             before: the earlier stage's label, where it is known already; room: as in `steps.predict.How`.
+            taken: is given every piece, with its probabilities.
         Raises: BadUsage where the model needs one and has no `earlier`, or takes none.
         """
+        from autoseg.pipeline.cleaning import acts_of, cleaned
         from autoseg.steps import predict as step
 
-        how = self.how() if room is None else self.how(room=room)
-        return step.label_of(
-            image.shape, step.pieces(self.views(image, how, before), self.question, how), self.question
-        )
+        how = self.how(probabilities=taken is not None, **({} if room is None else {"room": room}))
+        found = step.pieces(self.views(image, how, before), self.question, how)
+        if taken is not None:
+            found = _shown_to(taken, found)
+        if steps := acts_of(self.cleaning, self.question):
+            found = cleaned(found, image.shape, steps, image.spacing, lambda piece: None)
+        return step.label_of(image.shape, found, self.question)
 
     def views(self, image: Image, how: How, before: Array | None = None) -> list[View]:
         """The image prepared for every configuration, and at every scale. Raises: as `predict`."""
@@ -201,11 +229,14 @@ def _predict_cases(
     earlier: Mapping[str, Path] | None,
 ) -> Scores:  # fmt: skip
     """Writes labels and scores of the cases, and last what was predicted of which files."""
+    from autoseg.steps.certainty import Weighing
+
     dataset, _ = tasks.dataset_of(home, model.run.task)
     task_folder, question = home.task_folder(model.run.task), model.run.question
     folder.predicted_file.unlink(missing_ok=True)
     shutil.rmtree(folder.predictions, ignore_errors=True)
     measures: dict[str, dict[str, Measures]] = {}
+    certain: dict[str, CaseCertainty] = {}
     cases, labels, dims, spaced = dict[str, str](), dict[str, str](), 3, False
 
     def each() -> Iterator[None]:
@@ -217,7 +248,9 @@ def _predict_cases(
             assert case.label is not None
             reader = casework.reader_of(question)
             before = None if earlier is None else reader.read_label(earlier[id]).array[0]
-            label = model.predict(case.image, before)
+            sure = Weighing(casework.to_indices(case.label, question, where=id), question, case.image.spacing)
+            label = model.predict(case.image, before, taken=sure.take)
+            certain[id] = sure.close()
             file = predicted.label_file(folder, files, question)
             with whole(file) as temporary:
                 reader.write_label(temporary, label, case.image)
@@ -228,8 +261,10 @@ def _predict_cases(
 
     for _ in voice.track(each(), len(held_out), "predicting validation cases"):
         pass
-    scores = evaluate.summarise(measures, question, evaluate.unit_of(dims, spaced))
+    groups = {id: group for id in held_out if (group := dataset.case(id).group) is not None}
+    scores = evaluate.summarise(measures, question, evaluate.unit_of(dims, spaced), groups=groups)
     scoring.write(scores, folder.folder)
+    save_record(folder.certainty_file, Certainty(cases=certain))
     save_record(folder.predicted_file, Predicted(cases=cases, labels=labels))
     return scores
 

@@ -1,6 +1,8 @@
 """Every JSON file of autoseg as a frozen record."""
 
 from autoseg.records.base import Part, R, Record, Shape, Spacing, amend, digest, parse
+from autoseg.records.certainty import CaseCertainty, Certainty, Doubt
+from autoseg.records.choice import Choice, Cleaning, Compared
 from autoseg.records.fingerprint import CaseFacts, Fault, Fingerprint, Intensity, Objects, Values
 from autoseg.records.model import Member, PackedModel, Seen, SeenChannel, Span, alike
 from autoseg.records.plan import Configuration, Insert, Memory, Network, Place, Plan, Target, Train
@@ -10,12 +12,18 @@ from autoseg.records.tasks import REFERENCE, CaseFiles, Channel, Dataset, Folds,
 
 __all__ = [
     "REFERENCE",
+    "CaseCertainty",
     "CaseFacts",
     "CaseFiles",
+    "Certainty",
     "Channel",
     "Checkpoint",
+    "Choice",
+    "Cleaning",
+    "Compared",
     "Configuration",
     "Dataset",
+    "Doubt",
     "Fault",
     "Fingerprint",
     "Folds",

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from autoseg.records.base import Record
+from autoseg.records.base import Part, Record
 from autoseg.records.fingerprint import Intensity
 from autoseg.records.plan import Configuration
 from autoseg.records.runs import Means
@@ -80,7 +80,7 @@ class PackedModel(Record):
     `members` hold the networks of the `configurations` that it predicts with, and those of the earlier stages that
     these go on from. `decisions` and `measured` are the hashes of the plan and of the fingerprint. `validation` holds
     the means per configuration and class over the cases that were held out, each predicted by a network that had not
-    seen it.
+    seen it. `cleaning` is done to every label.
     """
 
     format: Literal[1] = 1
@@ -95,6 +95,7 @@ class PackedModel(Record):
     members: tuple[Member, ...] = Field(min_length=1, max_length=1000)
     validation: dict[str, dict[str, Means]] = {}
     seen: Seen | None = None
+    cleaning: tuple[Part, ...] = ()
 
     @model_validator(mode="after")
     def _members_are_whole(self) -> PackedModel:

@@ -87,6 +87,9 @@ def _training(model: PackedModel) -> Iterator[str]:
             settings.train.loss, ", ".join(dict.fromkeys(one.precision for one in members)),
         ))  # fmt: skip
     yield from _table(("configuration", "folds", "steps", "network", "patch", "spacing", "loss", "precision"), rows)
+    if model.cleaning:
+        yield ""
+        yield f"Its labels are postprocessed: {', '.join(f'`{_plain(part.text)}`' for part in model.cleaning)}."
     for title in titles:
         if before := model.members_of(title)[0].settings.previous:
             yield ""

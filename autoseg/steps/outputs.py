@@ -175,6 +175,18 @@ class RasterPreview:
         _draw(file, title, [View(name, picture, label, pixel)], self.question.classes)
 
 
+def shown(image: Image) -> NDArray[np.float32]:
+    """The image within 0 and 1 as it is looked at: (*S) of its first channel, or (y, x, 3) of three bands or more."""
+    if len(image.spacing) == 3:
+        return _between(image.array[0], _limits(image.array[0], image.shape))
+    valid = np.ones(image.shape, bool) if image.valid is None else image.valid
+    bands = image.array[:3] if image.channels >= 3 else image.array[:1]
+    if not valid.any():
+        return np.ones(image.shape, np.float32)
+    found = [np.where(valid, _stretched(band, valid, len(bands)), np.float32(1)) for band in bands]
+    return found[0] if len(found) == 1 else np.stack(found, -1)
+
+
 def _of_all(box: Box) -> tuple[slice, ...]:
     """The box in all bands."""
     return (slice(None), *box)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil, prod
+from math import prod
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,22 +13,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoseg.arrays.boxes import Box
-from autoseg.errors import BadUsage
 from autoseg.image import Array, Image, Mask
 from autoseg.records import Configuration, Question
 from autoseg.steps import cases
 from autoseg.steps.answering import outputs_of, sweep_of
+from autoseg.steps.cutting import plan_cuts
 from autoseg.steps.device import Precision, autocast
 from autoseg.steps.pieces import Piece
-from autoseg.steps.preprocess import Geometry
 from autoseg.steps.restoring import Stream, logits_on_grid, steps
 from autoseg.steps.sweep import ArraySource, Sweep
 from autoseg.steps.tiling import Flips, entropy, mean_logits
 from autoseg.steps.views import How, Prepared, View, views
 
+T = TypeVar("T")
 CHUNK = 128 * 1024**2  # bytes of rows that are restored at once, at most
 NO_FLIPS = Flips()
-EDGE = 256  # what cuts of a raster are multiples of: the blocks of a tiled file
 
 
 def predict(
@@ -67,11 +66,38 @@ def pieces(seen: Sequence[View], question: Question, how: How) -> Iterator[Piece
     Raises: BadUsage where the room does not hold the front of the smallest part of the image.
     """
     yield from _outside(seen[0].prepared, question, how)
-    axis, cuts = plan_cuts(seen, question, how)
-    for cut in cuts:
-        streams = [_stream(one, question, how, axis, cut) for one in seen]
-        for box, answer in _joined(streams, seen, question, how, axis, cut):
-            yield _piece(box, answer, seen[0].prepared, how)
+    whole = len(seen) > 1 or how.probabilities or how.disagreement
+
+    def answer(streams: Sequence[Stream], axis: int, rows: slice) -> _Answer:
+        if whole:
+            return _together(streams, seen, question, how, axis, rows)
+        return _alone(streams[0], seen[0], question, axis, rows)
+
+    for box, found in _swept(seen, question, how, 12 * outputs_of(question, how) if whole else 16, answer):
+        yield _piece(box, found, seen[0].prepared, how)
+
+
+def ways(
+    seen: Sequence[View], question: Question, how: How, among: Sequence[Sequence[int]]
+) -> Iterator[tuple[Box, list[NDArray[np.uint8]]]]:
+    """As `pieces`, with a decision by each of several sets of views, which are given as their numbers.
+
+    Every view is swept once, however many sets it is in. Raises: as `pieces`.
+    """
+    for piece in _outside(seen[0].prepared, question, how):
+        yield piece.box, [piece.indices] * len(among)
+
+    def answer(streams: Sequence[Stream], axis: int, rows: slice) -> list[_Answer]:
+        chances = [
+            _chances(_turned(stream.logits(rows), one, axis).float().cpu()[: len(question.outputs)], question)
+            for stream, one in zip(streams, seen, strict=True)
+        ]
+        means = (torch.stack([chances[n] for n in way]).mean(0) for way in among)
+        return [_Answer(_decided(mean, question)) for mean in means]
+
+    for box, found in _swept(seen, question, how, (8 + 4 * len(seen)) * len(question.outputs), answer):
+        placed = [_piece(box, one, seen[0].prepared, how) for one in found]
+        yield placed[0].box, [piece.indices for piece in placed]
 
 
 @dataclass(frozen=True)
@@ -88,29 +114,26 @@ def _stream(one: View, question: Question, how: How, axis: int, cut: Box) -> Str
     return Stream(sweep, geometry.cropped, geometry.coarse, turned)
 
 
-def _joined(
-    streams: Sequence[Stream], seen: Sequence[View], question: Question, how: How, axis: int, cut: Box
-) -> Iterator[tuple[Box, _Answer]]:
-    """The boxes of a cut, in the image's axes, with what all streams say of them."""
-    whole = len(streams) > 1 or how.probabilities or how.disagreement
-    sizes = [part.stop - part.start for part in cut]
-    per_row = prod(sizes) // sizes[axis] * (12 * outputs_of(question, how) if whole else 16)
-    each = max(1, min(CHUNK, how.room // 8) // max(1, per_row))
-    row, stop = cut[axis].start, cut[axis].stop
-    while row < stop:
-        for stream in streams:
-            while stream.ready <= row:
-                stream.advance()
-        until = min(stream.ready for stream in streams)
-        for rows in steps(row, until, each):
-            box = tuple(rows if a == axis else part for a, part in enumerate(cut))
-            yield (
-                box,
-                _together(streams, seen, question, how, axis, rows)
-                if whole
-                else _alone(streams[0], seen[0], question, axis, rows),
-            )
-        row = until
+def _swept(
+    seen: Sequence[View], question: Question, how: How, bytes_per_voxel: int,
+    answer: Callable[[Sequence[Stream], int, slice], T],
+) -> Iterator[tuple[Box, T]]:  # fmt: skip
+    """The boxes of the crop, in the image's axes, with what is answered of them, given the streams of all views."""
+    axis, cuts = plan_cuts(seen, question, how)
+    for cut in cuts:
+        streams = [_stream(one, question, how, axis, cut) for one in seen]
+        sizes = [part.stop - part.start for part in cut]
+        each = max(1, min(CHUNK, how.room // 8) // max(1, prod(sizes) // sizes[axis] * bytes_per_voxel))
+        row, stop = cut[axis].start, cut[axis].stop
+        while row < stop:
+            for stream in streams:
+                while stream.ready <= row:
+                    stream.advance()
+            until = min(stream.ready for stream in streams)
+            for rows in steps(row, until, each):
+                box = tuple(rows if a == axis else part for a, part in enumerate(cut))
+                yield box, answer(streams, axis, rows)
+            row = until
 
 
 def _alone(stream: Stream, one: View, question: Question, axis: int, rows: slice) -> _Answer:
@@ -133,7 +156,7 @@ def _together(
     apart: Tensor | None = None
     for stream, one in zip(streams, seen, strict=True):
         logits = _turned(stream.logits(rows), one, axis).float().cpu()
-        chances = torch.sigmoid(logits[:outputs]) if regions else torch.softmax(logits[:outputs], 0)
+        chances = _chances(logits[:outputs], question)
         mean = chances if mean is None else mean + chances
         if how.disagreement:
             own = entropy(chances[None], regions=regions)[0]
@@ -144,13 +167,22 @@ def _together(
     if apart is not None and inner is not None:
         between = entropy(mean[None], regions=regions)[0] - inner / len(streams)
         apart = (apart / len(streams) + between).clamp(min=0)
-    if regions:
-        indices = torch.zeros(mean.shape[1:], dtype=torch.uint8)
-        for output, value in enumerate(question.written):
-            indices[mean[output] > 0.5] = cases.index_of(question)[value]
-    else:
-        indices = mean.argmax(0).to(torch.uint8)
-    return _Answer(indices.numpy(), mean if how.probabilities else None, apart)
+    return _Answer(_decided(mean, question), mean if how.probabilities else None, apart)
+
+
+def _chances(logits: Tensor, question: Question) -> Tensor:
+    """The probabilities (K, *S) that logits say."""
+    return torch.sigmoid(logits) if question.regions else torch.softmax(logits, 0)
+
+
+def _decided(chances: Tensor, question: Question) -> NDArray[np.uint8]:
+    """The class indices (*S) that probabilities decide."""
+    if not question.regions:
+        return chances.argmax(0).to(torch.uint8).numpy()
+    indices = torch.zeros(chances.shape[1:], dtype=torch.uint8)
+    for output, value in enumerate(question.written):
+        indices[chances[output] > 0.5] = cases.index_of(question)[value]
+    return indices.numpy()
 
 
 def _turned(found: Tensor, one: View, axis: int) -> Tensor:
@@ -200,54 +232,6 @@ def _nothing(box: Box, valid: Mask | None, question: Question, how: How) -> Piec
             chances[0] = 1
     apart = torch.zeros(size) if how.disagreement else None
     return Piece(box, np.zeros(size, np.uint8), valid, chances, apart)
-
-
-# -- what fits -----------------------------------------------------------------------------------------
-
-
-def plan_cuts(seen: Sequence[View], question: Question, how: How) -> tuple[int, list[Box]]:
-    """The axis of the image that is swept, and the parts of the crop that are swept one after the other.
-
-    The axis is the one whose open front is the smallest, which as a rule is the longest; of rasters the rows are
-    swept. Where the room does not hold the front, the crop is cut across the other axes; what tiles of two parts
-    share is predicted twice.
-    Raises: BadUsage where no cut is small enough.
-    """
-    geometry = seen[0].prepared.geometry
-    crop = [part.stop - part.start for part in geometry.box]
-    axes = [1] if geometry.dims == 2 else [2, 1, 0]
-    whole = tuple(slice(0, size) for size in crop)
-    axis = min(axes, key=lambda one: _front(seen, question, how, one, whole))
-    room, parts = how.room * 3 // 4, [1, 1, 1]
-    while (front := _front(seen, question, how, axis, _cuts(crop, parts, axis, geometry)[0])) > room:
-        widths = [0 if a == axis else ceil(size / n) for a, (size, n) in enumerate(zip(crop, parts, strict=True))]
-        widest = max(range(3), key=widths.__getitem__)
-        if widths[widest] < 8:
-            what = f"the memory holds no part of the image: a front needs {front / 1e9:.2f} GB"
-            left = f"beside the image and the networks {how.room / 1e9:.2f} GB are left"
-            raise BadUsage(f"{what}, {left}", where="--ram", remedy="allow more, or use a machine with more")
-        parts[widest] += 1
-    return axis, _cuts(crop, parts, axis, geometry)
-
-
-def _cuts(crop: Sequence[int], parts: Sequence[int], axis: int, geometry: Geometry) -> list[Box]:
-    """The crop in so many parts along every axis; those of a raster end where blocks of the file do."""
-    along = []
-    for size, count in zip(crop, parts, strict=True):
-        edge = ceil(size / count)
-        if geometry.dims == 2 and count > 1 and edge > EDGE:
-            edge = ceil(edge / EDGE) * EDGE
-        along.append(list(steps(0, size, edge)))
-    return [tuple(box) for box in itertools.product(*along)]
-
-
-def _front(seen: Sequence[View], question: Question, how: How, axis: int, cut: Box) -> int:
-    """Bytes of the open fronts of all views, and of what is restored of them."""
-    total = 0
-    for one in seen:
-        turned = tuple(cut[a] for a in one.prepared.geometry.axes)
-        total += sweep_of(one, question, how, axis, turned).front
-    return total
 
 
 def predict_logits(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.errors import BadPlan, BadTask, BadUsage, nearest
-from autoseg.records import Fingerprint, Folds, Plan, Record
+from autoseg.records import Choice, Fingerprint, Folds, Plan, Record, Scores
 from autoseg.store.cases import Preprocessed
 from autoseg.store.files import load_record, save_record
 from autoseg.store.runs import RunFolder
@@ -90,6 +90,29 @@ class Home:
         """The runs of a plan, those that were set aside left out."""
         runs = (self.root / "work" / task / "runs" / plan).glob("*/fold_*/seed_*")
         return [RunFolder(folder) for folder in sorted(runs) if ".old" not in folder.name]
+
+    def ensembles(self, task: str, plan: str) -> Path:
+        """Where lies what ensembles of a plan's configurations say of cases held out."""
+        return self.root / "work" / task / "ensembles" / plan
+
+    def choice_file(self, task: str, plan: str) -> Path:
+        return self.root / "work" / task / "choices" / plan / "choice.json"
+
+    def report_file(self, task: str, plan: str, name: str = "report") -> Path:
+        return self.root / "work" / task / "reports" / plan / f"{name}.html"
+
+    def choice_scores_file(self, task: str, plan: str) -> Path:
+        return self.choice_file(task, plan).with_name("scores.json")
+
+    def choice_scores(self, task: str, plan: str) -> Scores | None:
+        """The scores of the model that was chosen, over the cases that were held out; None before one was."""
+        file = self.choice_scores_file(task, plan)
+        return load_record(Scores, file) if file.exists() else None
+
+    def choice(self, task: str, plan: str) -> Choice | None:
+        """The model that was chosen for a plan; None before one was."""
+        file = self.choice_file(task, plan)
+        return load_record(Choice, file) if file.exists() else None
 
     def plan(self, task: str, plan: str) -> Plan:
         """The plan. Raises: BadUsage when there is none yet, BadPlan when the file holds another's."""

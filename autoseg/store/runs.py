@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoseg.records import Checkpoint, Predicted, Run, Scores
+from autoseg.records import Certainty, Checkpoint, Predicted, Run, Scores
 from autoseg.store.files import load_header, load_record, save_tensors, save_text
 
 
@@ -58,6 +58,11 @@ class RunFolder:
         return self.folder / "predictions"
 
     @property
+    def certainty_file(self) -> Path:
+        """Where it is noted how sure it was of its validation cases."""
+        return self.folder / "certainty.json"
+
+    @property
     def predicted_file(self) -> Path:
         """Where it is noted what was predicted of what."""
         return self.folder / "predicted.json"
@@ -86,6 +91,10 @@ class RunFolder:
     def scores(self) -> Scores | None:
         """The scores of its validation cases; None before the run is finished."""
         return load_record(Scores, self.scores_file) if self.scores_file.exists() else None
+
+    def certainty(self) -> Certainty | None:
+        """How sure it was of its validation cases; None before they are predicted."""
+        return load_record(Certainty, self.certainty_file) if self.certainty_file.exists() else None
 
     def predicted(self) -> Predicted | None:
         """What it predicted of its validation cases; None before all are predicted."""

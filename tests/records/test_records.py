@@ -12,12 +12,18 @@ from pydantic import ValidationError
 from autoseg import records
 from autoseg.errors import BadFile, BadPlan, BadTask
 from autoseg.records import (
+    CaseCertainty,
     CaseFacts,
     CaseFiles,
+    Certainty,
     Channel,
     Checkpoint,
+    Choice,
+    Cleaning,
+    Compared,
     Configuration,
     Dataset,
+    Doubt,
     Fault,
     Fingerprint,
     Folds,
@@ -80,10 +86,14 @@ RUN = Run(
     folds="d", device="cpu", precision="bf16", threads=2, version="0",
 )  # fmt: skip
 MEASURES = Measures(
-    dice=None, iou=None, precision=None, recall=0.5, true_positives=0, false_positives=0, false_negatives=0,
-    volume_prediction=0, volume_reference=0.5,
+    dice=None, iou=None, precision=None, recall=0.5, specificity=1.0, accuracy=0.75, true_positives=0,
+    false_positives=0, false_negatives=0, true_negatives=3, volume_prediction=0, volume_reference=0.5,
+    more={"hd95": 2.5, "object_f1": None}, counts={"object_f1": (0, 1, 2)},
 )  # fmt: skip
-MEANS = Means(dice=0.1, iou=None, precision=None, recall=None, cases=1)
+MEANS = Means(
+    dice=0.1, iou=None, precision=None, recall=None, specificity=0.5, accuracy=None, cases=1, more={"hd95": 2.5},
+    intervals={"dice": (0.05, 0.2)},
+)  # fmt: skip
 FOLDS = Folds(rule="r", folds=(("a", "b"), ("c",), ("d",)))
 SPAN = Span(least=0.5, median=1.0, most=2.0)
 CHANNEL_SEEN = SeenChannel(valid=INTENSITY, foreground=INTENSITY, low=SPAN, middle=SPAN, high=SPAN)
@@ -96,14 +106,28 @@ MODEL = PackedModel(
     version="0", created="2026-01-02", task="t", plan="p", decisions="d", measured="m", question=QUESTION,
     configurations=("3d",), members=(MEMBER,), validation={"3d": {"a": MEANS}}, seen=SEEN,
 )  # fmt: skip
+COMPARED = Compared(
+    name="2d", configurations=("2d",), dice=0.5, interval=(0.25, 0.75), behind=0.0, apart=(0.0, 0.0), seconds=1.5,
+    parameters=9,
+)  # fmt: skip
+CLEANING = Cleaning(steps=(PART,), tried=(PART,), before={"a": 0.5}, after={"a": None}, nested={"a": 0.75})
+DOUBT = Doubt(box=((0, 1), (2, 3)), said="a", label="b", voxels=4, weight=2.5)
+CERTAIN = CaseCertainty(counts=(1, 2), right=(0, 2), doubt=0.5, doubts=(DOUBT,))
 ONE_OF_EACH: list[Record] = [
     PART, Channel(name="t1", kind="mr"), CASE, QUESTION, DATASET, FOLDS, FAULT, INTENSITY, FACTS,
     Values(whole=True, bits=1, saturated=0.5), Objects(count=1, sizes=(0.5,) * 5, border=2.0, edge=1.0),
     Fingerprint(question="q", flat=False, cases={"c1": FACTS}, faults=(FAULT,)),
     NETWORK, INSERT, TRAIN, MEMORY, CONFIGURATION, TARGET, PLAN, RUN, Checkpoint(run=RUN, step=3), MEASURES, MEANS,
     Predicted(cases={"c1": "a1"}, labels={"c1.png": "b2"}), Made(case="c1", outputs={"c1.png": "b2"}, fault="odd"),
-    Scores(rule="r", unit="mm³", cases={"c1": {"a": MEASURES}}, mean={"a": MEANS}, dice=0.1),
-    SPAN, CHANNEL_SEEN, SEEN, MEMBER, MODEL,
+    Scores(
+        rule="r", unit="mm³", cases={"c1": {"a": MEASURES}}, mean={"a": MEANS}, dice=0.1, interval=(0.0, 0.5),
+        pooled={"a": MEANS}, groups={"p1": {"a": MEANS}}, measures={"hd95": "a distance"}, faults={"c2": "is missing"},
+    ),
+    SPAN, CHANNEL_SEEN, SEEN, MEMBER, MODEL, COMPARED, CLEANING, DOUBT, CERTAIN, Certainty(cases={"c1": CERTAIN}),
+    Choice(
+        task="t", plan="p", seed=0, configurations=("2d",), because="it is the best", table=(COMPARED,), nested=0.5,
+        cleaning=CLEANING, runs={"2d": {"0": "a1"}}, cases=3, groups=2,
+    ),
 ]  # fmt: skip
 each = pytest.mark.parametrize("record", ONE_OF_EACH, ids=lambda record: type(record).__name__)
 

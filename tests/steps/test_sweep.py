@@ -16,6 +16,7 @@ from autoseg.arrays.resample import resample_logits
 from autoseg.errors import BadUsage
 from autoseg.image import Image
 from autoseg.records import Channel, Configuration, Memory, Network, Part, Question, Train
+from autoseg.steps import cases as casework
 from autoseg.steps import predict as step
 from autoseg.steps import preprocess
 from autoseg.steps.restoring import logits_on_grid
@@ -209,6 +210,28 @@ def test_in_parts_and_as_probabilities_it_is_the_same_label(shape, had, patch, s
         assert (count == 1).all()
         assert (step.label_of(shape, iter(found), asked) == whole).mean() > 0.9999
     assert len(met) > 1 or np.prod(shape) < 1000
+
+
+@pytest.mark.parametrize("regions", [False, True])
+@pytest.mark.parametrize(("shape", "had", "patch", "spacing", "axes"), MATRIX)
+def test_several_sets_of_views_swept_once_decide_as_each_of_them_does(
+    shape, had, patch, spacing, axes, regions
+) -> None:
+    image = Image(np.random.default_rng(1).normal(size=(1, *shape)).astype(np.float32), had)
+    ours, asked, how = configuration(patch, spacing, axes=axes), question(4, regions=regions), step.How(mirror=False)
+    members = [([Mixing(len(patch), 1, 4, seed)], ours, "float32") for seed in range(3)]
+    among = [(0, 1), (0, 2), (0, 1, 2)]
+    made = [np.zeros(shape, np.uint8) for _ in among]
+    count = np.zeros(shape, int)
+    for box, decided in step.ways(step.views(image, members, asked, CPU, how, {}), asked, how, among):
+        count[box] += 1
+        for label, part in zip(made, decided, strict=True):
+            label[box] = part
+    assert (count == 1).all()
+    for way, label in zip(among, made, strict=True):
+        seen = step.views(image, [members[n] for n in way], asked, CPU, how, {})
+        alone = step.label_of(shape, step.pieces(seen, asked, how), asked)
+        assert (casework.to_values(label, asked) == alone).mean() > 0.9999
 
 
 @pytest.mark.parametrize(("shape", "had", "patch", "spacing", "axes"), MATRIX)

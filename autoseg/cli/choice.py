@@ -1,0 +1,150 @@
+"""crossval, choose, report, suspects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from autoseg.cli import show
+from autoseg.cli.session import (
+    Session,
+    current,
+    device_option,
+    echo_json,
+    json_option,
+    plan_option,
+    seconds,
+    table,
+    task_option,
+    workers_option,
+)
+
+if TYPE_CHECKING:
+    from autoseg.records import Plan
+
+seed_option = click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+
+
+@click.command()
+@click.argument("configurations", nargs=-1)
+@click.option("--budget", help="For all runs together that have not begun, like 2h; it is divided among them.")
+@click.option("--steps", type=click.IntRange(1), help="Of every run, in place of --budget or the plan's.")
+@click.option("--skip-bad", is_flag=True, help="Train without the cases that cannot be used.")
+@seed_option
+@task_option
+@plan_option
+@device_option
+@workers_option
+@json_option
+@click.pass_context
+def crossval(
+    context: click.RichContext, /, configurations: tuple[str, ...], budget: str | None, steps: int | None,
+    task: str | None, plan: str | None, as_json: bool, device: str, workers: int | None, **options: Any,
+) -> None:  # fmt: skip
+    """Train what is missing of all folds of the CONFIGURATIONS (all of the plan, if none is named), then choose."""
+    from autoseg.pipeline.crossval import train_missing
+    from autoseg.pipeline.fold_cases import Wish
+    from autoseg.pipeline.opening import devices_of
+
+    if budget and steps:
+        raise click.UsageError("--budget and --steps exclude each other")
+    session = current(context)
+    made = session.plan(task, plan)
+    titles = configurations or tuple(made.configurations)
+    wish = Wish(
+        titles[0], steps=steps, budget=seconds(budget) if budget else None, device=device, workers=workers,
+        plugins=session.plugins, **options,
+    )  # fmt: skip
+    train_missing(session.home, made, titles, wish, devices_of(device), session.voice)
+    _choose(session, made, titles, options["seed"], device, workers, as_json)
+    _report(session, made)
+
+
+@click.command()
+@click.argument("configurations", nargs=-1)
+@seed_option
+@task_option
+@plan_option
+@device_option
+@workers_option
+@json_option
+@click.pass_context
+def choose(
+    context: click.RichContext, /, configurations: tuple[str, ...], seed: int, task: str | None, plan: str | None,
+    device: str, workers: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Compare CONFIGURATIONS whose folds are all trained, and ensembles; choose one, and its postprocessing."""
+    from autoseg.pipeline.ensembles import trained
+
+    session = current(context)
+    made = session.plan(task, plan)
+    titles = configurations or trained(session.home, made, seed)
+    _choose(session, made, titles, seed, device, workers, as_json)
+
+
+@click.command()
+@task_option
+@plan_option
+@click.pass_context
+def report(context: click.RichContext, task: str | None, plan: str | None) -> None:
+    """Write what was measured, planned, trained and chosen as one HTML page that needs no network."""
+    session = current(context)
+    click.echo(str(_report(session, session.plan(task, plan))))
+
+
+@click.command()
+@click.option("--config", help="Configuration whose networks are asked (default: the best by validation Dice).")
+@click.option("--count", type=click.IntRange(1, 200), default=20, show_default=True, help="How many are shown.")
+@seed_option
+@task_option
+@plan_option
+@json_option
+@click.pass_context
+def suspects(
+    context: click.RichContext, /, config: str | None, count: int, seed: int, task: str | None, plan: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """List the labels that networks which had not seen them doubt most, with pictures: where errors hide."""
+    from autoseg.pipeline.choosing import choose_runs
+    from autoseg.pipeline.suspects import draw
+    from autoseg.pipeline.suspects import suspects as doubted
+
+    session = current(context)
+    made = session.plan(task, plan)
+    if config is None:
+        run = choose_runs(session.home, made, session.voice)[0].run()
+        config = run.configuration if run else next(iter(made.configurations))
+    found = doubted(session.home, made, config, seed)[:count]
+    if as_json:
+        echo_json([{"case": one.case, "fold": one.fold, **one.certainty.model_dump(mode="json")} for one in found])
+        return
+    rows = [
+        (one.case, str(one.fold), f"{one.certainty.doubt:.4f}", *((first.said, first.label) if first else ("", "")))
+        for one in found for first in (next(iter(one.certainty.doubts), None),)
+    ]  # fmt: skip
+    table(
+        f"{made.task}, {config}: the most doubted labels", ["case", "fold", "doubt", "networks say", "label says"], rows
+    )
+    click.echo(str(draw(session.home, made, config, seed, found, session.voice)))
+
+
+def _report(session: Session, plan: Plan) -> Path:
+    from autoseg.pipeline.reporting import report as write
+
+    file = write(session.home, plan, session.voice)
+    session.voice.say(f"report: {file}")
+    return file
+
+
+def _choose(
+    session: Session, plan: Plan, titles: tuple[str, ...], seed: int, device: str, workers: int | None, as_json: bool
+) -> None:  # fmt: skip
+    from autoseg.pipeline.choice import choose_model
+
+    choice = choose_model(session.home, plan, titles, seed, device, session.plugins, workers, session.voice)
+    if as_json:
+        echo_json(choice.model_dump(mode="json"))
+    else:
+        show.choice(choice, session.home.choice_file(plan.task, plan.name))

@@ -1,0 +1,85 @@
+"""The scores of the model that was chosen, over cases that were held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from autoseg import engine
+from autoseg.errors import BadData
+from autoseg.image import Image
+from autoseg.pipeline.cleaning import acts_of
+from autoseg.pipeline.ensembles import Held, Titles
+from autoseg.pipeline.scoring import USUAL
+from autoseg.pipeline.voice import Voice
+from autoseg.records import Measures, Part, Question, Scores
+from autoseg.steps import cases as casework
+from autoseg.steps import evaluate
+from autoseg.steps.postprocess import applied
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The files of a case: what was predicted of it, and its reference."""
+
+    prediction: Path
+    reference: Path
+
+
+def pair_of(one: Held, way: Titles, place: Path) -> Pair:
+    """The label of a case by a model, beside the reference."""
+    assert one.files.label is not None
+    return Pair(one.labels[way], place / one.files.label)
+
+
+def read(pair: Pair, question: Question, steps: Sequence[Part] = ()) -> tuple[np.ndarray, np.ndarray, Image]:
+    """Class indices (*S) of a prediction, after postprocessing, and of its reference, whose file is the third.
+
+    Raises: BadData where they do not fit.
+    """
+    truth = casework.read_label(pair.reference, question)
+    guess = casework.reader_of(question).read_label(pair.prediction)
+    if truth.shape != guess.shape:
+        expected = f"that of its reference, {truth.shape}"
+        raise BadData(f"has shape {guess.shape}", where=str(pair.prediction), expected=expected)
+    plain = question.model_copy(update={"ignore": None})
+    found = casework.to_indices(guess.array[0], plain, where=str(pair.prediction))
+    found = applied(found, acts_of(steps, question), truth.spacing)
+    return found, casework.to_indices(truth.array[0], question, where=str(pair.reference)), truth
+
+
+def scored(
+    held: Sequence[Held], way: Titles, steps: Sequence[Part], place: Path, question: Question, voxel: float,
+    workers: int | None, voice: Voice,
+) -> Scores:  # fmt: skip
+    """Every measure of the model's labels, after postprocessing.
+
+    Args:
+        voxel: the longest side of a voxel, in the unit of the spacing.
+    """
+    jobs = [pair_of(one, way, place) for one in held]
+    work = partial(_score, question=question, steps=tuple(steps), voxel=voxel)
+    cases: dict[str, dict[str, Measures]] = {}
+    total = np.zeros((len(question.classes),) * 2, np.int64)
+    unit = ""
+    for index, found in voice.track(engine.local(workers, len(jobs) // 4).run(work, jobs), len(jobs), "measuring"):
+        rows, counts, unit = found
+        cases[held[index].files.id] = rows
+        total += counts
+    groups = {one.files.id: one.files.group for one in held if one.files.group is not None}
+    scores = evaluate.summarise(cases, question, unit, evaluate.measures_named(USUAL, voxel), groups)
+    return scores.model_copy(update={"confusion": tuple(tuple(map(int, row)) for row in total)})
+
+
+def _score(
+    pair: Pair, question: Question, steps: Sequence[Part], voxel: float
+) -> tuple[dict[str, Measures], np.ndarray, str]:  # fmt: skip
+    prediction, reference, truth = read(pair, question, steps)
+    more = evaluate.measures_named(USUAL, voxel)
+    rows = evaluate.of_indices(prediction, reference, question, truth.spacing, more)
+    unit = evaluate.unit_of(len(truth.spacing), bool(truth.placement.get("crs")))
+    return rows, evaluate.confused(prediction, reference, question), unit

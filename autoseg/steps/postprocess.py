@@ -1,0 +1,245 @@
+"""Which postprocessing helps: chosen by predictions of cases that were held out, and judged on others.
+
+What every step would do is known from the objects of each case alone: taking away an object changes the counts of its
+own class and of no other. So a case is looked at once, whatever is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.arrays.cleaning import Act, Labels, holes
+from autoseg.arrays.components import Components, label_components
+from autoseg.image import IGNORE
+from autoseg.parts import POSTPROCESSORS
+from autoseg.records import Cleaning, Part
+
+QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.97)  # of the volumes of objects that are not a case's largest: sizes to be tried
+Counts = NDArray[np.int64]
+Shares = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """The connected objects of a case, of one class or of all as one.
+
+    Attributes:
+        volumes: (N,), in mm³, m² or pixels.
+        voxels, hits: (N, K): voxels per class that count (are not ignored), and how many of them are right.
+    """
+
+    volumes: NDArray[np.float64]
+    voxels: Counts
+    hits: Counts
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What is known of a case.
+
+    Attributes:
+        fold: in which it was held out.
+        hits, predicted, there: (K,), voxels per class.
+        own: per class its objects; together: those of all classes as one.
+        inside: (K, 2): what filling the holes of each class adds, and how much of that is right.
+    """
+
+    fold: int
+    hits: Counts
+    predicted: Counts
+    there: Counts
+    own: tuple[Objects, ...]
+    together: Objects
+    inside: Counts
+
+
+def acts(parts: Sequence[Part], classes: Mapping[str, int]) -> list[Act]:
+    """What the parts do, built. Raises: BadPlan."""
+    return [POSTPROCESSORS.build(part, where="postprocessing", classes=dict(classes)) for part in parts]
+
+
+def applied(labels: Labels, steps: Iterable[Act], spacing: Sequence[float]) -> Labels:
+    """The labels (*S) after one step after the other."""
+    for act in steps:
+        labels = act(labels, spacing)
+    return labels
+
+
+# -- facts ---------------------------------------------------------------------------------------------
+
+
+def facts(prediction: Labels, reference: Labels, classes: Sequence[int], spacing: Sequence[float], fold: int) -> Facts:
+    """What is to be known of a case.
+
+    Args:
+        prediction, reference: class indices (*S); the reference is IGNORE where nothing counts.
+        classes: the K indices above the background.
+    """
+    number = np.full(256, len(classes), np.int64)  # of a class among the K; K for the background
+    number[list(classes)] = range(len(classes))
+    counts = reference != IGNORE
+    right = counts & (prediction == reference)
+    table = np.zeros(256, np.uint8)
+    table[list(classes)] = 1
+    volume = prod(spacing)
+    own = label_components(np.where(table[prediction] == 1, prediction, 0).astype(np.uint8))
+    objects = _objects(own, number[prediction], counts, right, len(classes), volume)
+    of = number[own.classes]
+    return Facts(
+        fold=fold,
+        hits=np.bincount(number[prediction[right]], minlength=len(classes) + 1)[:-1],
+        predicted=np.bincount(number[prediction[counts]], minlength=len(classes) + 1)[:-1],
+        there=np.bincount(number[reference[counts]], minlength=len(classes) + 1)[:-1],
+        own=tuple(_some(objects, of == k) for k in range(len(classes))),
+        together=_objects(
+            label_components(table[prediction]), number[prediction], counts, right, len(classes), volume
+        ),
+        inside=np.array([_inside(prediction, reference, index) for index in classes], np.int64).reshape(-1, 2),
+    )  # fmt: skip
+
+
+def _objects(
+    found: Components, number: Counts, counts: NDArray[np.bool_], right: NDArray[np.bool_], classes: int, volume: float
+) -> Objects:
+    width, total = classes + 1, (len(found.sizes) + 1) * (classes + 1)
+
+    def per_class(where: NDArray[np.bool_]) -> Counts:
+        where = where & (found.numbers > 0)
+        codes = found.numbers[where].astype(np.int64) * width + number[where]
+        return np.bincount(codes, minlength=total).reshape(-1, width)[1:, :-1].astype(np.int64)
+
+    return Objects(found.sizes.astype(np.float64) * volume, per_class(counts), per_class(right))
+
+
+def _some(objects: Objects, which: NDArray[np.bool_]) -> Objects:
+    return Objects(objects.volumes[which], objects.voxels[which], objects.hits[which])
+
+
+def _inside(prediction: Labels, reference: Labels, index: int) -> tuple[int, int]:
+    filled = holes(prediction == index) & (prediction == 0) & (reference != IGNORE)
+    return int(np.count_nonzero(filled)), int(np.count_nonzero(reference[filled] == index))
+
+
+# -- what a step does ----------------------------------------------------------------------------------
+
+
+def changed(case: Facts, part: Part, names: Sequence[str]) -> tuple[Counts, Counts]:
+    """(hits, predicted) per class of a case after a step of ours alone."""
+    label = part.options.get("label")
+    which = None if label is None else names.index(str(label))
+    hits, predicted = case.hits.copy(), case.predicted.copy()
+    if part.name == "fill_holes":
+        assert which is not None
+        predicted[which] += case.inside[which, 0]
+        hits[which] += case.inside[which, 1]
+        return hits, predicted
+    objects = case.together if which is None else case.own[which]
+    if part.name == "keep_largest":
+        gone = np.arange(len(objects.volumes)) != (objects.volumes.argmax() if len(objects.volumes) else 0)
+    else:
+        gone = objects.volumes < float(part.options["size"])  # type: ignore[arg-type]
+    return hits - objects.hits[gone].sum(0), predicted - objects.voxels[gone].sum(0)
+
+
+def dice(hits: Counts, predicted: Counts, there: Counts) -> Shares:
+    """Per class; NaN where it is neither predicted nor there."""
+    total = (predicted + there).astype(np.float64)
+    found: Shares = np.divide(2.0 * hits, total, out=np.full(len(total), np.nan), where=total > 0)
+    return found
+
+
+def candidates(cases: Sequence[Facts], names: Sequence[str]) -> Iterator[list[Part]]:
+    """Steps of which one is taken at most, group after group: for all classes as one, then each, then holes."""
+    if len(names) > 1:
+        yield _for([case.together for case in cases], {})
+    for number, name in enumerate(names):
+        yield _for([case.own[number] for case in cases], {"label": name})
+    for name in names:
+        yield [Part(name="fill_holes", options={"label": name})]
+
+
+def _for(objects: Sequence[Objects], options: dict[str, Any]) -> list[Part]:
+    others = [np.delete(one.volumes, one.volumes.argmax()) for one in objects if len(one.volumes) > 1]
+    found = [Part(name="keep_largest", options=options)]
+    if others:
+        sizes = np.quantile(np.concatenate(others), QUANTILES)
+        wanted = dict.fromkeys(float(f"{size * 1.0001:.3g}") for size in sizes if size > 0)
+        found += [Part(name="remove_small", options={"size": size, **options}) for size in wanted]
+    return found
+
+
+def select(cases: Sequence[Facts], names: Sequence[str]) -> tuple[Part, ...]:
+    """The steps that raise the mean Dice over these cases while the Dice of no class falls.
+
+    Of all classes as one a step is taken first; what it leaves is not looked at again, so that of a class's own steps
+    only those count that raise its Dice further than it did.
+    """
+    taken: list[Part] = []
+    best = _means(np.array([dice(case.hits, case.predicted, case.there) for case in cases]))
+    for group in candidates(cases, names):
+        found, gain = None, 1e-9
+        for part in group:
+            after = _means(
+                np.array([dice(*changed(case, part, names), case.there) for case in cases])
+            )  # fmt: skip
+            touched = [names.index(str(part.options["label"]))] if "label" in part.options else range(len(names))
+            rises = [after[k] - best[k] for k in touched]
+            if min(rises) >= 0 and sum(rises) > gain:
+                found, gain, better = part, sum(rises), after
+        if found is not None:
+            taken.append(found)
+            which = [names.index(str(found.options["label"]))] if "label" in found.options else list(range(len(names)))
+            if found.name != "fill_holes":
+                best[which] = better[which]
+    return tuple(taken)
+
+
+def _means(scores: Shares) -> Shares:
+    """Per class over the cases that count; -1 where none does."""
+    known = np.isfinite(scores)
+    counts = known.sum(0)
+    sums = np.where(known, scores, 0.0).sum(0)
+    means: Shares = np.divide(sums, counts, out=np.full(scores.shape[1], -1.0), where=counts > 0)
+    return means
+
+
+# -- the choice ----------------------------------------------------------------------------------------
+
+
+def choose(
+    cases: Mapping[str, Facts], names: Sequence[str],
+    after: Callable[[str, tuple[Part, ...]], NDArray[np.float64]],
+) -> Cleaning:  # fmt: skip
+    """The steps that help, judged on cases that they were not chosen on.
+
+    Args:
+        cases: what is known of every case, by name; names: of the K classes.
+        after: the Dice per class, (K,), NaN where it does not count, of a case when the steps are really done: what
+            several of them do together is not foreseen.
+    """
+    found = list(cases.values())
+    tried = select(found, names)
+    before = _means(np.array([dice(case.hits, case.predicted, case.there) for case in found]))
+    if not tried or len({case.fold for case in found}) < 2:
+        return Cleaning(tried=tried, before=_named(before, names))
+    chosen = {fold: select([case for case in found if case.fold != fold], names) for fold in {c.fold for c in found}}
+    fitted, nested = [], []
+    for name, case in cases.items():
+        fitted.append(after(name, tried))
+        nested.append(fitted[-1] if chosen[case.fold] == tried else after(name, chosen[case.fold]))
+    means = [_means(np.array(scores)) for scores in (fitted, nested)]
+    helps = all((one >= before).all() and one.sum() > before.sum() + 1e-9 for one in means)
+    return Cleaning(
+        steps=tried if helps else (), tried=tried, before=_named(before, names), after=_named(means[0], names),
+        nested=_named(means[1], names),
+    )  # fmt: skip
+
+
+def _named(means: NDArray[np.float64], names: Sequence[str]) -> dict[str, float | None]:
+    return {name: None if mean < 0 else float(mean) for name, mean in zip(names, means, strict=True)}

@@ -1,0 +1,108 @@
+"""The report: one page that needs nothing else, with all that was measured."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from autoseg.errors import BadUsage
+from autoseg.pipeline.reporting import report
+from autoseg.pipeline.voice import Silent
+from autoseg.store import Home
+from tests.pipeline.conftest import PLAN, TASK
+from tests.test_story import teller
+
+VOID = {"meta", "input", "img", "br", "hr", "link", "path", "use", "rect", "image"}
+
+
+class Page(HTMLParser):
+    """Tags that are closed in order, ids, and where links and pictures lead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.targets: list[str] = []
+        self.pictures: list[dict[str, str | None]] = []
+        self.faults: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if "id" in found:
+            self.ids.append(str(found["id"]))
+        for name in ("href", "src", "xlink:href"):
+            if name in found:
+                self.targets.append(str(found[name]))
+        if tag == "img":
+            self.pictures.append(found)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in VOID:
+            return
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(tag)
+
+
+def read(file: Path) -> tuple[str, Page]:
+    text = file.read_text("utf-8")
+    page = Page()
+    page.feed(text)
+    return text, page
+
+
+def test_the_page_is_whole_and_needs_nothing_else(crossed: Path) -> None:
+    text, page = read(Home(crossed).report_file(TASK, PLAN))
+    assert page.faults == [] and page.open == []
+    assert len(set(page.ids)) == len(page.ids)
+    anchors = {target[1:] for target in page.targets if target.startswith("#")}
+    assert anchors <= set(page.ids)
+    assert all(target.startswith(("#", "data:")) for target in page.targets)
+    assert "http" not in re.sub(r"http://www\.w3\.org/\S+|data:\S+", "", text)
+    assert all("alt" in picture for picture in page.pictures)
+    for heading in ("What was asked", "The data", "The plan", "Training", "Which model", "Results", "Cases"):
+        assert f">{heading}</h2>" in text
+
+
+def test_every_chart_has_its_numbers(crossed: Path) -> None:
+    text, _ = read(Home(crossed).report_file(TASK, PLAN))
+    files = dict(re.findall(r'download="([\w-]+)\.csv" href="data:text/csv;charset=utf-8;base64,([^"]*)"', text))
+    for name in ("sizes", "losses", "dice", "volume", "confusion", "models", "scores"):
+        assert len(base64.b64decode(files[name]).decode().splitlines()) > 1, name
+    dice = base64.b64decode(files["dice"]).decode().splitlines()
+    assert dice[0] == "class,case,Dice" and len(dice) <= 11 and dice[1].startswith("ball,ball_")
+
+
+def test_names_are_shown_and_never_run(copy: Path) -> None:
+    home = Home(copy)
+    file = home.choice_scores_file(TASK, PLAN)
+    bad = "<script>alert(1)</script>"
+    text = file.read_text().replace('"ball"', f'"{bad}"').replace("ball_03", "</title>x")
+    file.write_text(text)
+    made, page = read(report(home, home.plan(TASK, PLAN), Silent()))
+    assert bad not in made and "&lt;script&gt;alert(1)" in made and page.faults == []
+
+
+def test_without_a_choice_there_is_no_report(copy: Path) -> None:
+    home = Home(copy)
+    home.choice_file(TASK, PLAN).unlink()
+    with pytest.raises(BadUsage, match="no model was chosen"):
+        report(home, home.plan(TASK, PLAN), Silent())
+
+
+def test_evaluate_writes_one_too(copy: Path) -> None:
+    labels = copy / "datasets" / TASK / "labelsTr"
+    out = copy / "scores"
+    teller(copy)("evaluate", "-p", str(labels), "-r", str(labels), "-o", str(out))
+    text, page = read(out / "report.html")
+    assert page.faults == [] and "Mean Dice 1.0000 over 10 cases" in text

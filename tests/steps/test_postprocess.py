@@ -1,0 +1,156 @@
+"""What postprocessing would do is what it does, and what is chosen helps on cases it was not chosen on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from autoseg.records import Part
+from autoseg.steps import postprocess
+from autoseg.steps.postprocess import Facts, acts, applied, changed, choose, dice, facts, select
+
+NAMES, INDICES = ["a", "b"], [1, 3]
+CLASSES = dict(zip(NAMES, INDICES, strict=True))
+PARTS = [
+    Part(name="keep_largest"), Part(name="keep_largest", options={"label": "b"}),
+    Part(name="remove_small", options={"size": 6.0}), Part(name="remove_small", options={"size": 4.0, "label": "a"}),
+    Part(name="fill_holes", options={"label": "a"}), Part(name="fill_holes", options={"label": "b"}),
+]  # fmt: skip
+PAIRS = array_shapes(min_dims=2, max_dims=3, min_side=2, max_side=7).flatmap(
+    lambda shape: st.tuples(
+        arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 1, 3])),
+        arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 1, 3, 255])),
+    )
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(PAIRS, st.sampled_from(PARTS))
+def test_what_a_step_would_do_is_what_it_does(labels, part):
+    prediction, reference = labels
+    spacing = (2.0,) + (1.0,) * (prediction.ndim - 1)
+    case = facts(prediction, reference, INDICES, spacing, 0)
+    after = applied(prediction, acts([part], CLASSES), spacing)
+    counts = reference != 255
+    hits = [(counts & (after == k) & (reference == k)).sum() for k in INDICES]
+    predicted = [(counts & (after == k)).sum() for k in INDICES]
+    for found, wanted in zip(changed(case, part, NAMES), (hits, predicted), strict=True):
+        assert found.tolist() == wanted
+    assert case.there.tolist() == [(reference == k).sum() for k in INDICES]
+
+
+def scene(rng: np.random.Generator, specks: bool, hole: bool) -> tuple[np.ndarray, np.ndarray]:
+    """A body with an organ inside; the prediction has specks of the organ elsewhere, or a hole."""
+    reference = np.zeros((24, 24), np.uint8)
+    top, left = rng.integers(3, 9, 2)
+    reference[top : top + 10, left : left + 9] = 1
+    prediction = reference.copy()
+    if specks:
+        for row, column in rng.integers(0, 23, (4, 2)):
+            if prediction[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2].sum() == 0:
+                prediction[row, column] = 1
+    if hole:
+        prediction[top + 3 : top + 5, left + 3 : left + 5] = 0
+    return prediction, reference
+
+
+def held(count: int, specks: bool, hole: bool) -> list[Facts]:
+    rng = np.random.default_rng(3)
+    return [facts(*scene(rng, specks, hole), [1], (1.0, 1.0), n % 5) for n in range(count)]
+
+
+def test_what_helps_is_taken_and_what_does_not_is_left() -> None:
+    assert select(held(10, specks=False, hole=False), ["a"]) == ()
+    assert [part.name for part in select(held(10, specks=True, hole=False), ["a"])] == ["keep_largest"]
+    assert select(held(10, specks=False, hole=True), ["a"]) == (Part(name="fill_holes", options={"label": "a"}),)
+
+
+def test_two_true_objects_are_not_reduced_to_one() -> None:
+    cases = []
+    for n in range(8):
+        reference = np.zeros((20, 40), np.uint8)
+        reference[3:12, 3:12], reference[4:12, 22:30] = 1, 1
+        prediction = reference.copy()
+        prediction[17, 2 * n + 1] = 1
+        cases.append(facts(prediction, reference, [1], (1.0, 1.0), n % 5))
+    (part,) = select(cases, ["a"])
+    assert part.name == "remove_small" and 1 < float(part.options["size"]) < 64
+
+
+def test_a_step_of_all_classes_must_harm_none() -> None:
+    cases = []
+    for n in range(6):
+        reference = np.zeros((20, 40), np.uint8)
+        reference[3:12, 3:12], reference[5:8, 30:33] = 1, 3  # b lies apart
+        prediction = reference.copy()
+        prediction[18, 2 + n] = 1
+        cases.append(facts(prediction, reference, INDICES, (1.0, 1.0), n % 3))
+    taken = select(cases, NAMES)
+    assert Part(name="keep_largest") not in taken
+    after = [dice(*changed(case, part, NAMES), case.there) for part in taken for case in cases]
+    assert np.nanmin(after) == 1
+
+
+def test_the_dice_of_what_is_nowhere_is_not_counted() -> None:
+    nothing = np.zeros((4, 4), np.uint8)
+    case = facts(nothing, nothing, INDICES, (1.0, 1.0), 0)
+    assert np.isnan(dice(case.hits, case.predicted, case.there)).all()
+    assert select([case], NAMES) == ()
+    assert postprocess._means(np.full((2, 2), np.nan)).tolist() == [-1, -1]
+
+
+def test_names_that_need_quotes_are_parts_too() -> None:
+    part = Part(name="keep_largest", options={"label": "left lung, upper"})
+    (act,) = acts([part], {"left lung, upper": 1})
+    assert act(np.ones((2, 2), np.uint8), (1.0, 1.0)).all()
+    with pytest.raises(Exception, match="one of a, b"):
+        acts([Part(name="keep_largest", options={"label": "c"})], CLASSES)
+
+
+def really(scenes: dict[str, tuple[np.ndarray, np.ndarray]]):
+    """The Dice of a case when steps are done."""
+
+    def after(name: str, steps: tuple[Part, ...]) -> np.ndarray:
+        prediction, reference = scenes[name]
+        label = applied(prediction, acts(steps, {"a": 1}), (1.0, 1.0))
+        hits, total = (label & reference).sum(), label.sum() + reference.sum()
+        return np.array([2 * hits / total])
+
+    return after
+
+
+def test_the_gain_that_is_told_is_that_of_cases_it_was_not_chosen_on() -> None:
+    rng = np.random.default_rng(3)
+    scenes = {f"c{n}": scene(rng, specks=True, hole=True) for n in range(10)}
+    known = {name: facts(*pair, [1], (1.0, 1.0), n % 5) for n, (name, pair) in enumerate(scenes.items())}
+    found = choose(known, ["a"], really(scenes))
+    assert [part.name for part in found.steps] == ["keep_largest", "fill_holes"] and found.tried == found.steps
+    assert found.before["a"] is not None and found.before["a"] < 1
+    assert found.after == found.nested == {"a": 1.0}
+
+
+def test_what_helps_by_luck_in_one_fold_alone_is_not_taken() -> None:
+    """Removing objects helps in one case and harms a little in another: chosen without the first, it brings nothing."""
+    scenes = {}
+    for n in range(5):
+        reference = np.zeros((20, 40), np.uint8)
+        reference[3:12, 3:12] = 1
+        prediction = reference.copy()
+        if n == 0:
+            prediction[15:18, 30:33] = 1
+        scenes[f"c{n}"] = (prediction, reference)
+    known = {name: facts(*pair, [1], (1.0, 1.0), n) for n, (name, pair) in enumerate(scenes.items())}
+    found = choose(known, ["a"], really(scenes))
+    assert found.tried and found.steps == ()
+    assert found.after["a"] == 1 and found.nested == found.before
+
+
+def test_with_one_fold_nothing_is_taken() -> None:
+    rng = np.random.default_rng(3)
+    scenes = {f"c{n}": scene(rng, specks=True, hole=False) for n in range(4)}
+    known = {name: facts(*pair, [1], (1.0, 1.0), 0) for name, pair in scenes.items()}
+    found = choose(known, ["a"], really(scenes))
+    assert found.tried and found.steps == () and found.nested == {}
