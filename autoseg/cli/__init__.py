@@ -95,6 +95,7 @@ for command in (
     choice.choose,
     choice.report,
     choice.suspects,
+    choice.view,
     predict.predict,
     scores.evaluate,
     models.export,

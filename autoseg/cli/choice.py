@@ -1,4 +1,4 @@
-"""crossval, choose, report, suspects."""
+"""crossval, choose, report, suspects, view."""
 
 from __future__ import annotations
 
@@ -128,6 +128,25 @@ def suspects(
         f"{made.task}, {config}: the most doubted labels", ["case", "fold", "doubt", "networks say", "label says"], rows
     )
     click.echo(str(draw(session.home, made, config, seed, found, session.voice)))
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8807, show_default=True, help="0 takes a free one.")
+@task_option
+@plan_option
+@click.pass_context
+def view(context: click.RichContext, port: int, task: str | None, plan: str | None) -> None:
+    """Open a page on this machine to look at the cases, their labels and what was predicted of them."""
+    import contextlib
+
+    from autoseg.pipeline.viewing import Viewer, server
+
+    session = current(context)
+    made = session.plan(task, plan)
+    with server(Viewer(session.home, made), port) as running:
+        click.echo(f"http://127.0.0.1:{running.server_port} (Ctrl-C ends it)")
+        with contextlib.suppress(KeyboardInterrupt):
+            running.serve_forever()
 
 
 def _report(session: Session, plan: Plan) -> Path:

@@ -93,7 +93,7 @@ def _frame(
 ) -> Frame:  # fmt: skip
     step = max(1, -(-max(prediction.shape) // edge))
     picture, prediction, reference = picture[::step, ::step], prediction[::step, ::step], reference[::step, ::step]
-    layers = (_outlined(reference), _tinted(prediction), _errors(prediction, reference))
+    layers = (_outlined(reference), tinted(prediction, 115), _errors(prediction, reference))
     return Frame(name, _jpeg(picture), tuple(_png(layer) for layer in layers))
 
 
@@ -113,8 +113,9 @@ def _outlined(label: Labels) -> NDArray[np.uint8]:
     return _painted(np.where(inner | (label == IGNORE), 0, label).astype(np.uint8), 255)
 
 
-def _tinted(label: Labels) -> NDArray[np.uint8]:
-    return _painted(label, 115)
+def tinted(label: Labels, alpha: int = 255) -> NDArray[np.uint8]:
+    """RGBA: every class above the background in its colour."""
+    return _painted(label, alpha)
 
 
 def _painted(label: Labels, alpha: int) -> NDArray[np.uint8]:
@@ -144,11 +145,21 @@ def _jpeg(picture: NDArray[np.float32]) -> str:
 
 
 def _png(layer: NDArray[np.uint8]) -> str:
+    """Few colours in few bytes."""
     from PIL import Image as Picture
 
     opened = io.BytesIO()
-    Picture.fromarray(layer, "RGBA").quantize(method=Picture.Quantize.FASTOCTREE).save(opened, "PNG", optimize=True)
+    Picture.fromarray(layer).quantize(method=Picture.Quantize.FASTOCTREE).save(opened, "PNG", optimize=True)
     return _uri("image/png", opened.getvalue())
+
+
+def png(picture: NDArray[np.uint8]) -> bytes:
+    """A picture (y, x), (y, x, 3) or (y, x, 4) as it is."""
+    from PIL import Image as Picture
+
+    opened = io.BytesIO()
+    Picture.fromarray(picture).save(opened, "PNG", compress_level=1)
+    return opened.getvalue()
 
 
 def _uri(kind: str, content: bytes) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -107,6 +107,12 @@ def _written(cell: object) -> str:
 
 def page(title: str, said: str, sections: Sequence[Section]) -> str:
     """The HTML. Everything but drawings is escaped."""
+    kept = [section for section in sections if section.blocks]
+    return rendered("report.html", {"title": title, "said": said, "sections": kept, "names": LAYERS})
+
+
+def rendered(name: str, fields: Mapping[str, object]) -> str:
+    """A page of ours, filled in."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     made = Environment(
@@ -115,8 +121,7 @@ def page(title: str, said: str, sections: Sequence[Section]) -> str:
     )  # fmt: skip
     made.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
     made.filters["frames"] = _frames
-    kept = [section for section in sections if section.blocks]
-    return made.get_template("report.html").render(title=title, said=said, sections=kept, names=LAYERS)
+    return made.get_template(name).render(fields)
 
 
 def _frames(frames: Sequence[Frame]) -> list[list[str]]:

@@ -1,0 +1,107 @@
+"""The local page: what a browser is given, and what it is not."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from autoseg.errors import BadUsage
+from autoseg.pipeline.viewing import Viewer, server
+from autoseg.store import Home
+from tests.pipeline.conftest import PLAN, TASK
+
+
+@pytest.fixture(scope="module")
+def viewer(crossed: Path) -> Viewer:
+    home = Home(crossed)
+    return Viewer(home, home.plan(TASK, PLAN))
+
+
+@pytest.fixture
+def port(viewer: Viewer) -> Iterator[int]:
+    with server(viewer, 0) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield running.server_port
+        running.shutdown()
+        thread.join()
+
+
+def ask(port: int, path: str, host: str = "") -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request("GET", path, headers={"Host": host or f"127.0.0.1:{port}"})
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+def test_cases_are_listed_the_worst_first(viewer: Viewer) -> None:
+    page = viewer.page().decode()
+    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.DOTALL)
+    assert found
+    data = json.loads(found[1])
+    dice = [one["dice"] for one in data["cases"]]
+    assert len(dice) == 10 and dice == sorted(dice) and all(one["predicted"] for one in data["cases"])
+    assert [key["name"] for key in data["keys"]] == ["ball"] and not data["flat"]
+
+
+def test_volumes_and_labels_are_those_of_the_case(viewer: Viewer, crossed: Path) -> None:
+    name = viewer.cases[3].files.id
+    for part, sub in (("image0.nii.gz", "imagesTr"), ("reference.nii.gz", "labelsTr")):
+        kind, content = viewer.part(3, part)
+        made = nibabel.Nifti1Image.from_bytes(gzip.decompress(content))
+        there = nibabel.load(crossed / "datasets" / TASK / sub / f"{name}.nii.gz")
+        np.testing.assert_allclose(np.asarray(made.dataobj), np.asarray(there.dataobj), rtol=1e-6)
+        assert kind == "application/gzip" and made.header.get_zooms() == there.header.get_zooms()
+    choice = Home(crossed).choice(TASK, PLAN)
+    assert choice is not None and viewer.cases[3].prediction is not None
+    prediction = nibabel.Nifti1Image.from_bytes(gzip.decompress(viewer.part(3, "prediction.nii.gz")[1]))
+    there = nibabel.load(viewer.cases[3].prediction)
+    np.testing.assert_array_equal(np.asarray(prediction.dataobj), np.asarray(there.dataobj))
+
+
+def test_the_server_gives_the_page_its_scripts_and_the_cases(port: int) -> None:
+    assert ask(port, "/")[0] == 200
+    status, script = ask(port, "/static/niivue.umd.js")
+    assert status == 200 and len(script) > 1_000_000
+    assert ask(port, "/case/0/image0.nii.gz")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/case/10/image0.nii.gz", "/case/-1/image0.nii.gz", "/case/0/image1.nii.gz", "/case/0/../../dataset.json", "/x",
+     "/static/../view.html", "/static/..%2f..%2fparts.py", "/case/0/label.nii.gz", "/case/0/image0", "//etc/passwd"],
+)  # fmt: skip
+def test_nothing_else_is_given(port: int, path: str) -> None:
+    assert ask(port, path)[0] == 404
+
+
+def test_a_page_of_another_site_is_refused(port: int) -> None:
+    assert ask(port, "/", "evil.example:80")[0] == 403
+    assert ask(port, "/", f"localhost:{port}")[0] == 200
+
+
+def test_a_port_that_is_taken_is_told(viewer: Viewer, port: int) -> None:
+    with pytest.raises(BadUsage, match="take another one"):
+        server(viewer, port)
+
+
+def test_a_case_that_cannot_be_read_is_told_and_the_others_are_shown(copy: Path) -> None:
+    home = Home(copy)
+    found = Viewer(home, home.plan(TASK, PLAN))
+    (copy / "datasets" / TASK / "imagesTr" / f"{found.cases[0].files.id}.nii.gz").write_bytes(b"no image")
+    with server(found, 0) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        assert ask(running.server_port, "/case/0/image0.nii.gz")[0] == 500
+        assert ask(running.server_port, "/case/1/image0.nii.gz")[0] == 200
+        running.shutdown()
+        thread.join()
