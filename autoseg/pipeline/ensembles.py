@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 LARGEST = 3  # configurations that are averaged, at most
 Titles = tuple[str, ...]
+Content = Callable[[CaseFiles], str]
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,15 @@ class Finished:
         return {title: {str(n): said_by(run) for n, run in enumerate(runs)} for title, runs in self.runs.items()}
 
 
-def finished(home: Home, plan: Plan, titles: Sequence[str], seed: int) -> Finished:
-    """The runs of all folds. Raises: BadUsage that names what has to be trained, or was with other folds."""
+def finished(
+    home: Home, plan: Plan, titles: Sequence[str], seed: int, content: Content | None = None
+) -> Finished:  # fmt: skip
+    """The runs of all folds. Raises: BadUsage that names what has to be trained, or was with other folds.
+
+    Args:
+        content: the hash of a case's files; None reads them all.
+    """
+    content = content or partial(casework.content_hash, home.task_folder(plan.task))
     folds = home.folds(plan.task)
     if folds is None:
         raise BadUsage("has no folds", where=plan.task, remedy=f"plan it: autoseg plan {plan.task}")
@@ -76,7 +85,7 @@ def finished(home: Home, plan: Plan, titles: Sequence[str], seed: int) -> Finish
             run = folder.run()
             held = [id for id in folds.folds[fold] if run is None or id not in run.skipped]
             skipped |= set(folds.folds[fold]) - set(held)
-            if why := _lacking(home, plan, dataset, folds, folder, held):
+            if why := _lacking(content, dataset, folds, folder, held):
                 faults.append(f"{command(plan.task, plan.name, title, fold, seed)} ({why})")
     if faults:
         more = f", and {len(faults) - 5} more" if len(faults) > 5 else ""
@@ -94,7 +103,7 @@ def trained(home: Home, plan: Plan, seed: int) -> Titles:
     found, why = [], ""
     for title in plan.configurations:
         try:
-            finished(home, plan, [title], seed)
+            finished(home, plan, [title], seed, as_measured(home, plan))
             found.append(title)
         except BadUsage as problem:
             why = why or problem.remedy
@@ -106,9 +115,16 @@ def trained(home: Home, plan: Plan, seed: int) -> Titles:
     return tuple(found)
 
 
-def _lacking(
-    home: Home, plan: Plan, dataset: Dataset, folds: Folds, folder: RunFolder, held: Sequence[str]
-) -> str:  # fmt: skip
+def as_measured(home: Home, plan: Plan) -> Content | None:
+    """The hashes of the cases' files when they were measured last, which costs no reading; None where they were not."""
+    fingerprint = home.fingerprint(plan.task)
+    if fingerprint is None:
+        return None
+    known = {id: facts.sha256 for id, facts in fingerprint.cases.items()}
+    return lambda files: known.get(files.id, "")
+
+
+def _lacking(content: Content, dataset: Dataset, folds: Folds, folder: RunFolder, held: Sequence[str]) -> str:
     """Why a run does not count; '' where it does."""
     run = folder.run()
     if run is None or not folder.ended():
@@ -117,9 +133,8 @@ def _lacking(
         return "trained with other folds than there are now: --fresh trains it again"
     if folder.scores() is None:
         return "not scored"
-    place, files = home.task_folder(plan.task), [dataset.case(id) for id in held]
-    hashed = ((one, casework.content_hash(place, one)) for one in files)
-    return next(iter(lacking(folder, hashed, run.question)), "")
+    files = [dataset.case(id) for id in held]
+    return next(iter(lacking(folder, ((one, content(one)) for one in files), run.question)), "")
 
 
 def models_of(titles: Sequence[str]) -> list[Titles]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from autoseg.arrays.metrics import mean_of
 from autoseg.errors import BadFile, BadUsage
 from autoseg.pipeline import out_of_fold, tasks
-from autoseg.pipeline.ensembles import Held, finished, placed
+from autoseg.pipeline.ensembles import Held, as_measured, finished, placed
 from autoseg.pipeline.voice import Voice
 from autoseg.records import CaseCertainty, Choice, Plan, Question, Scores
 from autoseg.steps import cases as casework
@@ -96,7 +96,8 @@ def _cases(home: Home, plan: Plan, choice: Choice, scores: Scores, voice: Voice)
     middle = max(0, (len(order) - SHOWN) // 2)
     worst = order[:SHOWN]
     typical = [case for case in order[middle : middle + SHOWN] if case not in worst]
-    held = {one.files.id: one for one in placed(home, finished(home, plan, [*choice.runs], choice.seed))}
+    done = finished(home, plan, [*choice.runs], choice.seed, as_measured(home, plan))
+    held = {one.files.id: one for one in placed(home, done)}
     blocks: list[Block] = [Layers(frames.names(plan.question.classes))]
     wanted = [(case, "one of the worst") for case in worst] + [(case, "in the middle") for case in typical]
     for case, why in voice.track(wanted, len(wanted), "drawing cases"):

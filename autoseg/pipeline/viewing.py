@@ -18,7 +18,7 @@ from autoseg.errors import AutosegError, BadUsage
 from autoseg.image import Image
 from autoseg.pipeline import tasks
 from autoseg.pipeline.choosing import complete
-from autoseg.pipeline.ensembles import finished, placed
+from autoseg.pipeline.ensembles import as_measured, finished, placed
 from autoseg.pipeline.predicted import label_file
 from autoseg.records import CaseFiles, Plan, Scores
 from autoseg.steps import cases as casework
@@ -124,7 +124,7 @@ def _held(home: Home, plan: Plan) -> tuple[Mapping[str, Path], Scores | None]:
     choice, scores = home.choice(plan.task, plan.name), home.choice_scores(plan.task, plan.name)
     if choice is not None:
         try:
-            held = placed(home, finished(home, plan, [*choice.runs], choice.seed))
+            held = placed(home, finished(home, plan, [*choice.runs], choice.seed, as_measured(home, plan)))
         except BadUsage:  # a run has changed since
             held = []
         if held:
