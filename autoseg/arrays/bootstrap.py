@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 DRAWS, LEVEL = 2000, 0.95
+Bounds = tuple[float, float]
 
 
-def redrawn(
+def drawn_means(
     values: NDArray[np.float64], groups: Sequence[Hashable], draws: int = DRAWS, seed: int = 0
 ) -> NDArray[np.float64]:
-    """The mean over the columns' means, once for each draw of as many groups with replacement.
+    """The mean of every column, once for each draw of as many groups with replacement.
 
     Cases of one group (a patient, a scene) are drawn together, as they are no independent evidence.
 
@@ -22,7 +23,7 @@ def redrawn(
         values: (cases, columns), NaN where a case does not count; a column may be a class.
         groups: which each case belongs to.
 
-    Returns: (draws,); NaN for a draw in which nothing counts.
+    Returns: (draws, columns); NaN for a draw in which nothing of a column counts.
     """
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
     of = np.array([numbers[group] for group in groups], np.int64)
@@ -32,7 +33,15 @@ def redrawn(
     np.add.at(counts, of, known.astype(np.float64))
     drawn = _drawn(len(numbers), draws, seed)
     total, seen = drawn @ sums, drawn @ counts
-    means = np.divide(total, seen, out=np.full_like(total, np.nan), where=seen > 0)
+    means: NDArray[np.float64] = np.divide(total, seen, out=np.full_like(total, np.nan), where=seen > 0)
+    return means
+
+
+def redrawn(
+    values: NDArray[np.float64], groups: Sequence[Hashable], draws: int = DRAWS, seed: int = 0
+) -> NDArray[np.float64]:
+    """The mean over the columns' `drawn_means`, (draws,); NaN for a draw in which nothing counts."""
+    means = drawn_means(values, groups, draws, seed)
     columns = np.isfinite(means).sum(1)
     whole: NDArray[np.float64] = np.divide(
         np.nansum(means, axis=1), columns, out=np.full(draws, np.nan), where=columns > 0
@@ -42,13 +51,30 @@ def redrawn(
 
 def interval(
     values: NDArray[np.float64], groups: Sequence[Hashable], level: float = LEVEL, draws: int = DRAWS, seed: int = 0
-) -> tuple[float, float] | None:
+) -> Bounds | None:
     """The percentile interval of the mean that `redrawn` draws; None with fewer than two groups that count."""
-    counts = {group for group, row in zip(groups, values, strict=True) if np.isfinite(row).any()}
-    if len(counts) < 2:
-        return None
-    found = redrawn(values, groups, draws, seed)
-    low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return _bounds(redrawn(values, groups, draws, seed), level) if evidence(values, groups) > 1 else None
+
+
+def intervals(
+    values: NDArray[np.float64], groups: Sequence[Hashable], level: float = LEVEL, draws: int = DRAWS, seed: int = 0
+) -> list[Bounds | None]:
+    """As `interval`, of every column by itself."""
+    if len(set(groups)) < 2:
+        return [None] * values.shape[1]
+    means = drawn_means(values, groups, draws, seed)
+    columns = range(values.shape[1])
+    return [_bounds(means[:, n], level) if evidence(values[:, n : n + 1], groups) > 1 else None for n in columns]
+
+
+def evidence(values: NDArray[np.float64], groups: Sequence[Hashable]) -> int:
+    """How many groups have a case that counts."""
+    counts = np.isfinite(values).any(1)
+    return len({groups[int(at)] for at in np.flatnonzero(counts)})
+
+
+def _bounds(means: NDArray[np.float64], level: float) -> Bounds:
+    low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

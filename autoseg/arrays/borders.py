@@ -55,7 +55,8 @@ def normalised_surface_dice(voxel: float, tolerance: float | None = None) -> Mea
     _require_length(near, "tolerance")
 
     def of(pair: Pair) -> float:
-        return float(np.mean(np.concatenate(pair.distances) <= near))
+        # 4 * 0.7 - 3 * 0.7 is more than 0.7 in floating point
+        return float(np.mean(np.concatenate(pair.distances) <= near * (1 + 1e-6)))
 
     return Measure(of, zero, f"share of both surfaces within {near:g} of the other")
 
@@ -87,8 +88,8 @@ def boundary_iou(width: float | None = None) -> Measure:
     Args:
         width: in voxels, along rows, columns and diagonals alike; 2 % of the image's diagonal by default, as there.
     """
-    if width is not None:
-        _require_length(width, "width")
+    if width is not None and not width >= 1:
+        raise ValueError(f"width is {width}: want 1 or more")
 
     def of(pair: Pair) -> float:
         wide = width if width is not None else max(1, round(RIM * math.hypot(*pair.shape)))
@@ -114,7 +115,9 @@ def _within(mask: Mask, other: Mask) -> float:
     """How much of a mask's skeleton lies in the other mask."""
     from skimage.morphology import skeletonize
 
-    skeleton = skeletonize(np.squeeze(mask) if min(mask.shape) == 1 and mask.size > 1 else mask).reshape(mask.shape)
+    thin = [axis for axis, size in enumerate(mask.shape) if size == 1]
+    flat = mask.ndim == 3 and len(thin) == 1  # one slice is a picture
+    skeleton = skeletonize(mask.squeeze(thin[0]) if flat else mask).reshape(mask.shape)
     return float(np.count_nonzero(skeleton & other)) / max(1, int(np.count_nonzero(skeleton)))
 
 

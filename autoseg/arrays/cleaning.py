@@ -9,6 +9,7 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.arrays.boxes import bounding_box
 from autoseg.arrays.components import label_components
 from autoseg.image import Mask
 
@@ -69,13 +70,16 @@ def holes(mask: Mask) -> Mask:
 
     An axis of one voxel has no walls; a mask of fewer than two others encloses nothing.
     """
+    enclosed = np.zeros(mask.shape, bool)
     if not mask.any() or sum(size > 1 for size in mask.shape) < 2:
-        return np.zeros(mask.shape, bool)
-    outside = np.pad(~mask, [(int(size > 1),) * 2 for size in mask.shape], constant_values=True)
-    around = tuple(slice(1, -1) if size > 1 else slice(None) for size in mask.shape)
+        return enclosed
+    box = bounding_box(mask)
+    walls = [int(size > 1) for size in mask.shape]  # what is enclosed lies in the mask's box
+    outside = np.pad(~mask[box], [(wall, wall) for wall in walls], constant_values=True)
     # over faces, as the mask itself is connected over corners
     numbers = cc3d.connected_components(outside.view(np.uint8), connectivity=6 if mask.ndim == 3 else 4)
-    enclosed: Mask = (outside & (numbers != numbers.flat[0]))[around]
+    around = tuple(slice(wall, -wall or None) for wall in walls)
+    enclosed[box] = (outside & (numbers != numbers.flat[0]))[around]
     return enclosed
 
 

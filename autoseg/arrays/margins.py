@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from autoseg.image import Mask
 
@@ -20,16 +19,11 @@ def near_borders(labels: NDArray[np.uint8], radius: int) -> Mask:
         radius: at least 1, in voxels. Beyond the image's edge there is no other value.
     """
     near = np.zeros(labels.shape, bool)
-    for step in product(range(-radius, radius + 1), repeat=labels.ndim):
-        # one of each pair of opposite steps: both voxels of a difference are marked
-        if step > (0,) * labels.ndim and sum(side * side for side in step) <= radius * radius:
-            here, there = (tuple(_kept(side * sign) for side in step) for sign in (1, -1))
-            differ = labels[here] != labels[there]
-            near[here] |= differ
-            near[there] |= differ
+    for number, box in enumerate(ndimage.find_objects(labels.astype(np.int16) + 1)):
+        if box is None:
+            continue
+        wide = tuple(slice(max(0, side.start - radius), side.stop + radius) for side in box)
+        mine = labels[wide] == number
+        if not mine.all():  # without another value there is no distance to one
+            near[wide] |= mine & (ndimage.distance_transform_edt(mine) <= radius)
     return near
-
-
-def _kept(step: int) -> slice:
-    """What of an axis has a neighbour so many voxels on."""
-    return slice(-step, None) if step < 0 else slice(0, -step or None)

@@ -71,7 +71,10 @@ def measures(confusion: Confusion, classes: Sequence[int], voxel_volume: float) 
 
 
 def ratios(hits: int, invented: int, missed: int, outside: int) -> dict[str, float | None]:
-    """The ratios of true and false positives, false and true negatives, by name; None where they are 0/0."""
+    """The ratios of true and false positives, false and true negatives, by name; None where they are 0/0, and all of
+    them where there is nothing but true negatives."""
+    if not (hits or invented or missed):
+        return dict.fromkeys(("dice", "iou", "precision", "recall", "specificity", "accuracy"))
     return {
         "dice": _ratio(2 * hits, 2 * hits + invented + missed),
         "iou": _ratio(hits, hits + invented + missed),

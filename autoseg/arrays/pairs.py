@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -129,8 +129,9 @@ def _places(mask: Mask, spacing: Sequence[float]) -> NDArray[np.float64]:
 def pairs(
     prediction: NDArray[np.uint8], reference: NDArray[np.uint8], groups: Sequence[Sequence[int]],
     spacing: Sequence[float],
-) -> list[Pair]:  # fmt: skip
-    """A pair for each group of class indices, taken as one: a class, or a region of several.
+) -> Iterator[Pair]:  # fmt: skip
+    """A pair for each group of class indices, taken as one: a class, or a region of several; one after the other, as
+    those of many classes are large together.
 
     Args:
         prediction, reference: class indices (*S) on one grid. Where the reference is IGNORE, neither has anything.
@@ -140,7 +141,8 @@ def pairs(
     if voxels < reference.size:
         prediction = np.where(ignored, IGNORE, prediction)
     boxes = [ndimage.find_objects(np.where(label == IGNORE, 0, label + 1)) for label in (prediction, reference)]
-    return [_pair(prediction, reference, group, boxes, tuple(spacing), voxels) for group in groups]
+    for group in groups:
+        yield _pair(prediction, reference, group, boxes, tuple(spacing), voxels)
 
 
 def _pair(

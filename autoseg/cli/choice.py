@@ -29,8 +29,9 @@ seed_option = click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=
 
 @click.command()
 @click.argument("configurations", nargs=-1)
-@click.option("--budget", help="For all runs together that have not begun, like 2h; it is divided among them.")
+@click.option("--budget", help="For all runs together, like 2h: every run gets an equal part.")
 @click.option("--steps", type=click.IntRange(1), help="Of every run, in place of --budget or the plan's.")
+@click.option("--fresh", is_flag=True, help="Train all of them anew; earlier runs are kept beside them.")
 @click.option("--skip-bad", is_flag=True, help="Train without the cases that cannot be used.")
 @seed_option
 @task_option
@@ -57,8 +58,9 @@ def crossval(
         titles[0], steps=steps, budget=seconds(budget) if budget else None, device=device, workers=workers,
         plugins=session.plugins, **options,
     )  # fmt: skip
-    train_missing(session.home, made, titles, wish, devices_of(device), session.voice)
-    _choose(session, made, titles, options["seed"], device, workers, as_json)
+    devices = devices_of(device)
+    train_missing(session.home, made, titles, wish, devices, session.voice)
+    _choose(session, made, titles, options["seed"], devices[0], workers, as_json)
     _report(session, made)
 
 
@@ -77,11 +79,12 @@ def choose(
 ) -> None:  # fmt: skip
     """Compare CONFIGURATIONS whose folds are all trained, and ensembles; choose one, and its postprocessing."""
     from autoseg.pipeline.ensembles import trained
+    from autoseg.pipeline.opening import devices_of
 
     session = current(context)
     made = session.plan(task, plan)
     titles = configurations or trained(session.home, made, seed)
-    _choose(session, made, titles, seed, device, workers, as_json)
+    _choose(session, made, titles, seed, devices_of(device)[0], workers, as_json)
 
 
 @click.command()
@@ -97,14 +100,14 @@ def report(context: click.RichContext, task: str | None, plan: str | None) -> No
 @click.command()
 @click.option("--config", help="Configuration whose networks are asked (default: the best by validation Dice).")
 @click.option("--count", type=click.IntRange(1, 200), default=20, show_default=True, help="How many are shown.")
-@seed_option
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of the runs (default: those there are).")
 @task_option
 @plan_option
 @json_option
 @click.pass_context
 def suspects(
-    context: click.RichContext, /, config: str | None, count: int, seed: int, task: str | None, plan: str | None,
-    as_json: bool,
+    context: click.RichContext, /, config: str | None, count: int, seed: int | None, task: str | None,
+    plan: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """List the labels that networks which had not seen them doubt most, with pictures: where errors hide."""
     from autoseg.pipeline.choosing import choose_runs
@@ -115,18 +118,22 @@ def suspects(
     made = session.plan(task, plan)
     if config is None:
         run = choose_runs(session.home, made, session.voice)[0].run()
-        config = run.configuration if run else next(iter(made.configurations))
-    found = doubted(session.home, made, config, seed)[:count]
+        assert run is not None
+        config, seed = run.configuration, seed if seed is not None else run.seed
+    seed = seed or 0
+    found = doubted(session.home, made, config, seed, session.voice)[:count]
     if as_json:
-        echo_json([{"case": one.case, "fold": one.fold, **one.certainty.model_dump(mode="json")} for one in found])
+        fields = [{"case": one.files.id, "fold": one.fold, "doubt": one.doubt} for one in found]
+        doubts = [one.certainty.model_dump(mode="json")["doubts"] for one in found]
+        echo_json([{**one, "doubts": places} for one, places in zip(fields, doubts, strict=True)])
         return
+    first = [next(iter(one.certainty.doubts), None) for one in found]
     rows = [
-        (one.case, str(one.fold), f"{one.certainty.doubt:.4f}", *((first.said, first.label) if first else ("", "")))
-        for one in found for first in (next(iter(one.certainty.doubts), None),)
+        (one.files.id, str(one.fold), f"{one.doubt:.4f}", *((place.said, place.label) if place else ("", "")))
+        for one, place in zip(found, first, strict=True)
     ]  # fmt: skip
-    table(
-        f"{made.task}, {config}: the most doubted labels", ["case", "fold", "doubt", "networks say", "label says"], rows
-    )
+    columns = ["case", "fold", "doubt", "networks say", "label says"]
+    table(f"{made.task}, {config}: the most doubted labels", columns, rows)
     click.echo(str(draw(session.home, made, config, seed, found, session.voice)))
 
 
@@ -144,7 +151,7 @@ def view(context: click.RichContext, port: int, task: str | None, plan: str | No
     session = current(context)
     made = session.plan(task, plan)
     with server(Viewer(session.home, made), port) as running:
-        click.echo(f"http://127.0.0.1:{running.server_port} (Ctrl-C ends it)")
+        click.echo(f"{running.address} (Ctrl-C ends it)")
         with contextlib.suppress(KeyboardInterrupt):
             running.serve_forever()
 

@@ -27,16 +27,19 @@ def export(
     context: click.RichContext, target: Path, config: str | None, folds: str | None, task: str | None, plan: str | None
 ) -> None:
     """Write the trained folds as a model that predicts anywhere: TARGET.autoseg is one file, else a folder."""
-    from autoseg.pipeline.choosing import choose_runs, standing
+    from autoseg.pipeline.choosing import choose_runs, runs_of, standing
     from autoseg.pipeline.exporting import export as write
 
     session = current(context)
     wanted = [fold.strip() for fold in folds.split(",")] if folds else None
     made, voice = session.plan(task, plan), session.voice
     choice = None if config or folds else standing(session.home, made, voice)
-    titles = choice.configurations if choice else config.split(",") if config else [None]
-    runs = [run for title in titles for run in choose_runs(session.home, made, voice, title, wanted)]
-    write(session.home, runs, target, voice, session.plugins, choice.cleaning.steps if choice else ())
+    if choice is not None:
+        found = runs_of(session.home, choice)
+    else:
+        titles = [title.strip() for title in config.split(",")] if config else [None]
+        found = [choose_runs(session.home, made, voice, title, wanted) for title in titles]
+    write(session.home, [run for runs in found for run in runs], target, voice, session.plugins, choice)
     click.echo(str(target))
 
 

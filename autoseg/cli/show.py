@@ -154,7 +154,7 @@ def _row(one: Compared, taken: bool) -> tuple[str, ...]:
 
 def _cleaning(cleaning: Cleaning) -> None:
     if not cleaning.tried:
-        click.echo("postprocessing: no step raises the Dice")
+        click.echo("postprocessing: none" + (", as no step raises the Dice" if cleaning.before else ""))
         return
     steps = ", ".join(part.text for part in cleaning.tried)
     said = "taken" if cleaning.steps else "not taken, as it does not hold on cases that it was not chosen on"

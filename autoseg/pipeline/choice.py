@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from autoseg import engine
 from autoseg.errors import BadUsage
 from autoseg.pipeline import out_of_fold
 from autoseg.pipeline.ensembles import Finished, Held, Titles, finished, held_out, models_of
-from autoseg.pipeline.out_of_fold import Pair, pair_of
+from autoseg.pipeline.out_of_fold import Indices, Pair, pair_of
 from autoseg.pipeline.prediction import load_model
 from autoseg.pipeline.voice import Voice
 from autoseg.records import CaseFacts, Choice, Cleaning, Compared, Part, Plan, Question
@@ -32,6 +31,10 @@ if TYPE_CHECKING:
     from autoseg.steps.choose import Row, Verdict
 
 
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
 def choose_model(
     home: Home, plan: Plan, titles: Sequence[str], seed: int, device: str, plugins: Mapping[str, str],
     workers: int | None, voice: Voice,
@@ -44,8 +47,13 @@ def choose_model(
     held = held_out(home, done, device, plugins, voice)
     if not held:
         raise BadUsage("no case was held out", where=plan.task, remedy="plan with several folds")
-    models, place = models_of([*done.runs]), home.task_folder(plan.task)
-    scores = _scores(held, models, place, plan.question, workers, voice)
+    models, place, known = models_of([*done.runs]), home.task_folder(plan.task), _facts_of(home, done)
+
+    def pairs(way: Titles) -> list[Pair]:
+        return [pair_of(one, way, place, known.get(one.files.id)) for one in held]
+
+    work = _Work(plan.question, workers, voice)
+    scores = work.scores({_named(way): pairs(way) for way in models})
     prices = _prices(home, done, device, plugins)
     costs = {_named(way): sum(prices[title].seconds for title in way) for way in models}
     groups = [one.files.group or one.files.id for one in held]
@@ -54,22 +62,20 @@ def choose_model(
     choice = Choice(
         task=plan.task, plan=plan.name, seed=seed, configurations=taken, because=_because(verdict),
         table=tuple(_compared(row, models, prices) for row in verdict.rows), nested=verdict.nested,
-        cleaning=_cleaning(held, taken, place, plan.question, workers, voice), runs=done.contents, cases=len(held),
-        groups=len(set(groups)),
+        cleaning=work.cleaning(held, pairs(taken)), runs=done.contents, cases=len(held), groups=len(set(groups)),
     )  # fmt: skip
-    spacings = [max(facts.spacing) for facts in _facts_of(home, done) if facts.spacing]
-    voxel = statistics.median(spacings) if spacings else 1.0
-    scored = out_of_fold.scored(held, taken, choice.cleaning.steps, place, plan.question, voxel, workers, voice)
+    voxel = statistics.median([max(facts.spacing) for facts in known.values() if facts.spacing] or [1.0])
+    scored = out_of_fold.scored(held, pairs(taken), choice.cleaning.steps, plan.question, voxel, workers, voice)
     save_record(home.choice_scores_file(plan.task, plan.name), scored)
     save_record(home.choice_file(plan.task, plan.name), choice)
     return choice
 
 
-def _facts_of(home: Home, done: Finished) -> list[CaseFacts]:
+def _facts_of(home: Home, done: Finished) -> dict[str, CaseFacts]:
     """What was measured of the cases."""
     fingerprint = home.fingerprint(done.plan.task)
     known = fingerprint.cases if fingerprint else {}
-    return [known[files.id] for files, _ in done.cases if files.id in known]
+    return {files.id: known[files.id] for files, _ in done.cases if files.id in known}
 
 
 def _named(way: Titles) -> str:
@@ -97,30 +103,72 @@ def _compared(row: Row, models: Sequence[Titles], prices: Mapping[str, _Price]) 
     )  # fmt: skip
 
 
-# -- scores --------------------------------------------------------------------------------------------
+# -- scores and postprocessing -------------------------------------------------------------------------
 
 
-def _scores(
-    held: Sequence[Held], models: Sequence[Titles], place: Path, question: Question, workers: int | None, voice: Voice
-) -> dict[str, NDArray[np.float64]]:
-    """Dice (cases, foreground outputs) of every model."""
-    jobs = [[pair_of(one, way, place) for way in models] for one in held]
-    found: list[NDArray[np.float64]] = [np.empty(0)] * len(jobs)
-    results = engine.local(workers, len(jobs) // 4).run(partial(_score, question=question), jobs)
-    for index, rows in voice.track(results, len(jobs), "scoring"):
-        found[index] = rows
-    return {_named(way): np.array([rows[n] for rows in found]) for n, way in enumerate(models)}
+@dataclass(frozen=True)
+class _Work:
+    """What is done case by case, by several processes."""
+
+    question: Question
+    workers: int | None
+    voice: Voice
+
+    def _each(self, function: Callable[[Job], Result], jobs: Sequence[Job], label: str) -> list[Result]:
+        """In the order of the jobs."""
+        run = engine.local(self.workers, len(jobs) // 4).run(function, jobs)
+        found = dict(self.voice.track(run, len(jobs), label))
+        return [found[number] for number in range(len(jobs))]
+
+    def scores(self, pairs: Mapping[str, Sequence[Pair]]) -> dict[str, NDArray[np.float64]]:
+        """Dice (cases, foreground outputs) of every model."""
+        jobs = [*zip(*pairs.values(), strict=True)]
+        found = self._each(partial(_dice_of, question=self.question), jobs, "scoring")
+        return {name: np.array([rows[n] for rows in found]) for n, name in enumerate(pairs)}
+
+    def cleaning(self, held: Sequence[Held], pairs: Sequence[Pair]) -> Cleaning:
+        """What of postprocessing helps the model; nothing where there is no background to give voxels to."""
+        question = self.question
+        if question.regions or not question.background:
+            what = "its classes overlap" if question.regions else "no class is the background"
+            self.voice.say(f"no postprocessing: {what}")
+            return Cleaning()
+        jobs = [(pair, one.fold) for pair, one in zip(pairs, held, strict=True)]
+        found = self._each(partial(_facts, question=question), jobs, "looking for postprocessing")
+        by_name = {one.files.id: pair for pair, one in zip(pairs, held, strict=True)}
+
+        def after(wanted: Sequence[tuple[str, tuple[Part, ...]]]) -> list[NDArray[np.float64]]:
+            done = [(by_name[case], steps) for case, steps in wanted]
+            return self._each(partial(_cleaned_dice, question=question), done, "trying postprocessing")
+
+        known = {one.files.id: facts for one, facts in zip(held, found, strict=True)}
+        return postprocess.choose(known, question.foreground, after)
 
 
-def _score(pairs: Sequence[Pair], question: Question) -> NDArray[np.float64]:
+def _dice_of(pairs: Sequence[Pair], question: Question) -> NDArray[np.float64]:
     """(models, foreground outputs) of a case."""
-    rows = []
-    for pair in pairs:
-        prediction, reference, truth = out_of_fold.read(pair, question)
-        scored = evaluate.of_indices(prediction, reference, question, truth.spacing)
-        dice = [scored[name].dice for name in question.foreground]
-        rows.append([np.nan if value is None else value for value in dice])
-    return np.array(rows, np.float64)
+    reference, truth = out_of_fold.reference_of(pairs[0], question)
+    guesses = (out_of_fold.prediction_of(pair, question, truth) for pair in pairs)
+    return np.array([_row(guess, reference, question) for guess in guesses], np.float64)
+
+
+def _row(prediction: Indices, reference: Indices, question: Question) -> list[float]:
+    scored = evaluate.of_indices(prediction, reference, question, (1.0,) * prediction.ndim)
+    dice = (scored[name].dice for name in question.foreground)
+    return [np.nan if value is None else value for value in dice]
+
+
+def _facts(job: tuple[Pair, int], question: Question) -> postprocess.Facts:
+    pair, fold = job
+    prediction, reference, truth = out_of_fold.read(pair, question)
+    indices = [question.classes.index(name) for name in question.foreground]
+    return postprocess.facts(prediction, reference, indices, truth.spacing, fold)
+
+
+def _cleaned_dice(job: tuple[Pair, tuple[Part, ...]], question: Question) -> NDArray[np.float64]:
+    pair, steps = job
+    prediction, reference, _ = out_of_fold.read(pair, question, steps)
+    return np.array(_row(prediction, reference, question), np.float64)
 
 
 # -- prices --------------------------------------------------------------------------------------------
@@ -151,41 +199,13 @@ def _prices(home: Home, done: Finished, device: str, plugins: Mapping[str, str])
         if (before := model.run.settings.previous) is not None:
             first = home.run_folder(done.plan.task, done.plan.name, before, fold, model.run.seed)
             model = replace(model, earlier=load_model([first], device, plugins))
-        model.predict(image)  # the first one of a process takes longer
-        began = time.perf_counter()
-        model.predict(image)
-        seconds = time.perf_counter() - began
-        found[title] = _Price(seconds, sum(one.numel() for net in model.networks for one in net.parameters()))
+        times = []
+        for _ in range(4):  # the first one of a process takes longer
+            began = time.perf_counter()
+            model.predict(image)
+            times.append(time.perf_counter() - began)
+        networks = [*model.networks, *(model.earlier.networks if model.earlier else ())]
+        found[title] = _Price(
+            statistics.median(times[1:]), sum(one.numel() for net in networks for one in net.parameters())
+        )
     return found
-
-
-# -- postprocessing ------------------------------------------------------------------------------------
-
-
-def _cleaning(
-    held: Sequence[Held], way: Titles, place: Path, question: Question, workers: int | None, voice: Voice
-) -> Cleaning:  # fmt: skip
-    """What of postprocessing helps the model; nothing where there is no background to give voxels to."""
-    if question.regions or not question.background:
-        what = "its classes overlap" if question.regions else "no class is the background"
-        voice.say(f"no postprocessing: {what}")
-        return Cleaning()
-    names = list(question.foreground)
-    classes = {name: question.classes.index(name) for name in names}
-    jobs = {one.files.id: (pair_of(one, way, place), one.fold) for one in held}
-    results = engine.local(workers, len(jobs) // 4).run(partial(_facts, question=question), [*jobs.values()])
-    found = dict(voice.track(results, len(jobs), "looking for postprocessing"))
-
-    def after(case: str, steps: tuple[Part, ...]) -> NDArray[np.float64]:
-        label, reference, truth = out_of_fold.read(jobs[case][0], question, steps)
-        facts = postprocess.facts(label, reference, [*classes.values()], truth.spacing, 0)
-        return postprocess.dice(facts.hits, facts.predicted, facts.there)
-
-    return postprocess.choose({case: found[number] for number, case in enumerate(jobs)}, names, after)
-
-
-def _facts(job: tuple[Pair, int], question: Question) -> postprocess.Facts:
-    pair, fold = job
-    prediction, reference, truth = out_of_fold.read(pair, question)
-    indices = [question.classes.index(name) for name in question.foreground]
-    return postprocess.facts(prediction, reference, indices, truth.spacing, fold)

@@ -62,6 +62,14 @@ def standing(home: Home, plan: Plan, voice: Voice) -> Choice | None:
     return choice
 
 
+def runs_of(home: Home, choice: Choice) -> list[list[RunFolder]]:
+    """The runs of each configuration of the model that was chosen: those that it was chosen by."""
+    return [
+        [home.run_folder(choice.task, choice.plan, title, int(fold), choice.seed) for fold in choice.runs[title]]
+        for title in choice.configurations
+    ]
+
+
 def listed(folders: Iterable[RunFolder]) -> str:
     """The folds of runs, with the seeds that are not 0."""
     runs = (run for folder in folders if (run := folder.run()) is not None)

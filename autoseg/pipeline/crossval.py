@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 
 from autoseg import engine
 from autoseg.errors import BadUsage
 from autoseg.pipeline.cascade import earlier_of
-from autoseg.pipeline.choosing import complete
+from autoseg.pipeline.choosing import command
+from autoseg.pipeline.ensembles import state_of
 from autoseg.pipeline.fold_cases import Wish
+from autoseg.pipeline.tasks import dataset_of
 from autoseg.pipeline.training import train
 from autoseg.pipeline.voice import Silent, Voice
 from autoseg.records import Folds, Plan
 from autoseg.steps import plan as planning
+from autoseg.steps.cases import content_hash
 from autoseg.store import Home
 
 
@@ -24,29 +28,26 @@ def train_missing(
     """Trains every fold that is not finished, one configuration after the other; answers the configurations.
 
     Args:
-        wish: what holds for all runs; its budget is divided among those that have not begun.
+        wish: what holds for all runs; every run gets an equal part of its budget.
         devices: with several, as many runs are trained at once.
-    Raises: BadUsage for a configuration that there is not, and where there are fewer than two folds.
+    Raises: BadUsage for a configuration that there is not, where there are fewer than two folds, and for runs of
+        another plan or other folds.
     """
     folds = home.folds(plan.task)
     if folds is None or len(folds.folds) < 2:
         what = "cross-validation needs folds, of which there is one" if folds else "has no folds"
         raise BadUsage(what, where=plan.task, remedy=f"plan it with folds: autoseg plan {plan.task}")
     order = _in_order(plan, titles)
-    due = [
-        (title, fold)
-        for title in order
-        for fold in range(len(folds.folds))
-        if _due(home, plan, wish, folds, title, fold)
-    ]
-    fresh = [one for one in due if home.run_folder(plan.task, plan.name, *one, wish.seed).run() is None]
-    share = wish.budget / len(fresh) if wish.budget is not None and fresh else None
+    due = _due(home, plan, wish, folds, order)
+    share = wish.budget / (len(order) * len(folds.folds)) if wish.budget is not None else None
     if due:
-        parts = f", {share / 60:.3g} minutes for each of the {len(fresh)} that have not begun" if share else ""
+        parts = f", those that have not begun for {share / 60:.3g} minutes each" if share else ""
         voice.say(f"{len(due)} of {len(order) * len(folds.folds)} runs are to be trained{parts}")
-    wishes = [_wish(wish, *one, share, begun=one not in fresh) for one in due]
+    wishes = [_wish(wish, *one, share, begun=begun) for one, begun in due.items()]
     if len(devices) > 1:
-        _together(home, plan, wishes, devices, voice)
+        for later in (False, True):  # what a cascade goes on from is there before it begins
+            stage = [one for one in wishes if (plan.configurations[one.configuration].previous is not None) == later]
+            _together(home, plan, stage, devices, voice)
     else:
         for run in wishes:
             voice.say(f"{run.configuration}, fold {run.fold}")
@@ -62,9 +63,31 @@ def _in_order(plan: Plan, titles: Sequence[str]) -> list[str]:
     return [*dict.fromkeys([one for one in before if one is not None] + list(titles))]
 
 
-def _due(home: Home, plan: Plan, wish: Wish, folds: Folds, title: str, fold: int) -> bool:
-    folder = home.run_folder(plan.task, plan.name, title, fold, wish.seed)
-    return wish.fresh or folder.run() is None or not complete(folder) or folder.scores() is None
+def _due(
+    home: Home, plan: Plan, wish: Wish, folds: Folds, order: Sequence[str]
+) -> dict[tuple[str, int], bool]:  # fmt: skip
+    """The runs that are to be trained, predicted or scored, and whether each has begun.
+
+    Raises: BadUsage for those that were trained with other folds or another plan: they are not overwritten unasked.
+    """
+    dataset, _ = dataset_of(home, plan.task)
+    cases = {case.id: case for case in dataset.cases}
+    content = partial(content_hash, home.task_folder(plan.task))
+    due, foreign = {}, []
+    for title, fold in product(order, range(len(folds.folds))):
+        folder = home.run_folder(plan.task, plan.name, title, fold, wish.seed)
+        why, mends = state_of(plan, folds, cases, folder, title, fold, content)
+        if not (why or wish.fresh):
+            continue
+        due[title, fold] = folder.run() is not None
+        if why and not (mends or wish.fresh):
+            foreign.append(f"{command(plan.task, plan.name, title, fold, wish.seed)} --fresh ({why.partition(':')[0]})")
+    if foreign:
+        more = f", and {len(foreign) - 5} more" if len(foreign) > 5 else ""
+        what = f"{len(foreign)} runs are not of this plan and these folds"
+        remedy = f"train them again: {', '.join(foreign[:5])}{more}; or all of them: autoseg crossval --fresh"
+        raise BadUsage(what, where=f"{plan.task}, plan {plan.name}", remedy=remedy)
+    return due
 
 
 def _wish(wish: Wish, title: str, fold: int, share: float | None, *, begun: bool) -> Wish:
@@ -75,11 +98,10 @@ def _wish(wish: Wish, title: str, fold: int, share: float | None, *, begun: bool
 
 def _as_long_as_its_like(home: Home, plan: Plan, wish: Wish) -> Wish:
     """With a budget the first fold's speed decides: the others get its steps, so that the folds compare."""
-    if wish.budget is None:
-        return wish
-    for fold in range(int(wish.fold)):
+    folds = home.folds(plan.task)
+    for fold in range(len(folds.folds)) if folds and wish.budget is not None else ():
         run = home.run_folder(plan.task, plan.name, wish.configuration, fold, wish.seed).run()
-        if run is not None and run.budget == wish.budget:
+        if run is not None and run.budget is not None and fold != wish.fold:
             return replace(wish, budget=None, steps=run.settings.train.steps)
     return wish
 
@@ -93,22 +115,28 @@ class _Job:
 
 
 def _together(home: Home, plan: Plan, wishes: Sequence[Wish], devices: Sequence[str], voice: Voice) -> None:
-    """A list of runs for every device, each of which converts its budget itself."""
+    """A list of runs for every device; those that begin at once turn a budget into steps themselves."""
     lists = [
         tuple(replace(one, device=device) for one in wishes[n :: len(devices)]) for n, device in enumerate(devices)
     ]
     jobs = [_Job(one) for one in lists if one]
+    if not jobs:
+        return
     voice.say(f"{len(jobs)} runs are trained at once, on {', '.join(devices)}; each has its own log")
-    found: Iterator[tuple[int, list[str]]] = engine.Pool(len(jobs)).run(partial(_train, home=home, plan=plan), jobs)
+    work = partial(_train, home=home, plan=plan, threads=max(1, engine.cores() // len(jobs)))
+    found: Iterator[tuple[int, list[str]]] = engine.Pool(len(jobs)).run(work, jobs)
     for _, told in voice.track(found, len(jobs), "training"):
         for line in told:
             voice.say(line)
 
 
-def _train(job: _Job, home: Home, plan: Plan) -> list[str]:
+def _train(job: _Job, home: Home, plan: Plan, threads: int) -> list[str]:
+    import torch
+
+    torch.set_num_threads(threads)
     lines = []
     for wish in job.wishes:
-        folder = train(home, plan, wish, Silent())
+        folder = train(home, plan, _as_long_as_its_like(home, plan, wish), Silent())
         scores = folder.scores()
         dice = "–" if scores is None or scores.dice is None else f"{scores.dice:.4f}"
         lines.append(f"{wish.configuration}, fold {wish.fold}: validation Dice {dice}")

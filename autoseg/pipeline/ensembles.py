@@ -15,13 +15,13 @@ import numpy as np
 
 from autoseg.errors import BadUsage
 from autoseg.pipeline import tasks
-from autoseg.pipeline.choosing import command
+from autoseg.pipeline.choosing import command, complete
 from autoseg.pipeline.ledger import Ledger, content_of
 from autoseg.pipeline.predicted import content_of as said_by
 from autoseg.pipeline.predicted import label_file, lacking
 from autoseg.pipeline.prediction import Model, load_model
 from autoseg.pipeline.voice import Voice
-from autoseg.records import CaseFiles, Dataset, Folds, Made, Plan, digest
+from autoseg.records import CaseFiles, Dataset, Folds, Made, Plan, alike, digest
 from autoseg.steps import cases as casework
 from autoseg.store import Home, RunFolder, lock, whole
 
@@ -49,12 +49,14 @@ class Finished:
     Attributes:
         runs: by configuration and fold.
         cases: that were held out, with their fold, in the order of the folds.
+        content: the hash of a case's files.
     """
 
     plan: Plan
     dataset: Dataset
     runs: Mapping[str, Sequence[RunFolder]]
     cases: tuple[tuple[CaseFiles, int], ...]
+    content: Content
 
     @property
     def contents(self) -> dict[str, dict[str, str]]:
@@ -65,27 +67,24 @@ class Finished:
 def finished(
     home: Home, plan: Plan, titles: Sequence[str], seed: int, content: Content | None = None
 ) -> Finished:  # fmt: skip
-    """The runs of all folds. Raises: BadUsage that names what has to be trained, or was with other folds.
+    """The runs of all folds. Raises: BadUsage that names what has to be trained, or was with other folds or settings.
 
     Args:
         content: the hash of a case's files; None reads them all.
     """
-    content = content or partial(casework.content_hash, home.task_folder(plan.task))
-    folds = home.folds(plan.task)
-    if folds is None:
-        raise BadUsage("has no folds", where=plan.task, remedy=f"plan it: autoseg plan {plan.task}")
-    dataset, _ = tasks.dataset_of(home, plan.task)
+    content = _once(content or partial(casework.content_hash, home.task_folder(plan.task)))
+    folds, dataset = _folds(home, plan), tasks.dataset_of(home, plan.task)[0]
     runs = {
         title: [home.run_folder(plan.task, plan.name, title, fold, seed) for fold in range(len(folds.folds))]
         for title in titles
     }
+    known = {case.id: case for case in dataset.cases}
     faults, skipped = [], set[str]()
     for title, there in runs.items():
         for fold, folder in enumerate(there):
             run = folder.run()
-            held = [id for id in folds.folds[fold] if run is None or id not in run.skipped]
-            skipped |= set(folds.folds[fold]) - set(held)
-            if why := _lacking(content, dataset, folds, folder, held):
+            skipped |= set(run.skipped) if run is not None else set()
+            if why := state_of(plan, folds, known, folder, title, fold, content)[0]:
                 faults.append(f"{command(plan.task, plan.name, title, fold, seed)} ({why})")
     if faults:
         more = f", and {len(faults) - 5} more" if len(faults) > 5 else ""
@@ -93,9 +92,53 @@ def finished(
         remedy = f"autoseg crossval trains all of them, or: {', '.join(faults[:5])}{more}"
         raise BadUsage(what, where=f"{plan.task}, plan {plan.name}", remedy=remedy)
     cases = tuple(
-        (dataset.case(id), fold) for fold, ids in enumerate(folds.folds) for id in ids if id not in skipped
+        (known[id], fold) for fold, ids in enumerate(folds.folds) for id in ids if id in known and id not in skipped
     )  # fmt: skip
-    return Finished(plan, dataset, runs, cases)
+    return Finished(plan, dataset, runs, cases, content)
+
+
+def _once(content: Content) -> Content:
+    """Every case is read once."""
+    known: dict[str, str] = {}
+
+    def of(files: CaseFiles) -> str:
+        if files.id not in known:
+            known[files.id] = content(files)
+        return known[files.id]
+
+    return of
+
+
+def _folds(home: Home, plan: Plan) -> Folds:
+    folds = home.folds(plan.task)
+    if folds is None:
+        raise BadUsage("has no folds", where=plan.task, remedy=f"plan it: autoseg plan {plan.task}")
+    return folds
+
+
+def state_of(
+    plan: Plan, folds: Folds, cases: Mapping[str, CaseFiles], folder: RunFolder, title: str, fold: int, content: Content
+) -> tuple[str, bool]:  # fmt: skip
+    """Why the run of a fold does not count, '' where it does; and whether training it, as it is, mends that.
+
+    Args:
+        cases: of the task as it is now, by name.
+    """
+    run = folder.run()
+    if run is None:
+        return "not trained", True
+    if title not in plan.configurations:
+        return "not in the plan any more", False
+    if run.folds != digest(folds):
+        return "trained with other folds than there are now: --fresh trains it again", False
+    if run.question != plan.question or alike(run.settings) != alike(plan.configurations[title]):
+        return "trained with another plan: --fresh trains it again", False
+    if not complete(folder):
+        return "not at its last step", True
+    held = [cases[id] for id in folds.folds[fold] if id in cases and id not in run.skipped]
+    if held and not (folder.scores_file.exists() and folder.certainty_file.exists()):
+        return "not scored", True
+    return next(iter(lacking(folder, ((one, content(one)) for one in held), run.question)), ""), True
 
 
 def trained(home: Home, plan: Plan, seed: int) -> Titles:
@@ -122,19 +165,6 @@ def as_measured(home: Home, plan: Plan) -> Content | None:
         return None
     known = {id: facts.sha256 for id, facts in fingerprint.cases.items()}
     return lambda files: known.get(files.id, "")
-
-
-def _lacking(content: Content, dataset: Dataset, folds: Folds, folder: RunFolder, held: Sequence[str]) -> str:
-    """Why a run does not count; '' where it does."""
-    run = folder.run()
-    if run is None or not folder.ended():
-        return "not trained" if run is None else "not at its last step"
-    if run.folds != digest(folds):
-        return "trained with other folds than there are now: --fresh trains it again"
-    if folder.scores() is None:
-        return "not scored"
-    files = [dataset.case(id) for id in held]
-    return next(iter(lacking(folder, ((one, content(one)) for one in files), run.question)), "")
 
 
 def models_of(titles: Sequence[str]) -> list[Titles]:
@@ -191,7 +221,7 @@ class _Predicting:
         for held in placed(self.home, self.done):
             files, fold = held.files, held.fold
             way, labels = self._way(fold), {one: held.labels[one] for one in self.ensembles}
-            content = casework.content_hash(self.home.task_folder(self.done.plan.task), files)
+            content = self.done.content(files)
             made = self.ledger.stands(files.id, content, way)
             names = [str(label.relative_to(self.out)) for label in labels.values()]
             if made is None or sorted(made.outputs) != sorted(names):

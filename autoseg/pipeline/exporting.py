@@ -7,19 +7,19 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from autoseg import __version__
-from autoseg.errors import BadFile, BadUsage
-from autoseg.pipeline import choosing
+from autoseg.errors import BadFile, BadInput, BadUsage
+from autoseg.pipeline import choosing, tasks
 from autoseg.pipeline.models import NO_PLUGINS, network_of
 from autoseg.pipeline.voice import Voice
 from autoseg.plugins import require
 from autoseg.records import (
     Checkpoint,
+    Choice,
     Configuration,
     Means,
     Measures,
     Member,
     PackedModel,
-    Part,
     Question,
     Run,
     Seen,
@@ -35,10 +35,11 @@ from autoseg.store.archive import open_packed, staged, weights_in, write_record,
 
 def export(
     home: Home, runs: Sequence[RunFolder], target: Path, voice: Voice, plugins: Mapping[str, str] = NO_PLUGINS,
-    cleaning: tuple[Part, ...] = (),
+    choice: Choice | None = None,
 ) -> PackedModel:  # fmt: skip
     """Writes finished runs, of one or several configurations, as a model: one file if `target` ends in .autoseg.
 
+    Where they are of a choice, its postprocessing and what it scored on cases held out come with them.
     Those of the earlier stage of a cascade come with them. The model is opened once before it takes its place.
     Raises: BadUsage for runs that are not finished or do not go together, or a target that is no model; BadFile.
     """
@@ -57,8 +58,8 @@ def export(
         made = PackedModel(
             version=__version__, created=datetime.now(timezone.utc).date().isoformat(), task=first.task,
             plan=first.plan, decisions=digest(plan), measured=plan.fingerprint, question=_nameless(first.question),
-            configurations=titles, members=tuple(members), validation=_validation(chosen, voice),
-            seen=_seen(home, first, plan.fingerprint, voice), cleaning=cleaning,
+            configurations=titles, members=tuple(members), validation=_validation(home, chosen, choice, voice),
+            seen=_seen(home, first, plan.fingerprint, voice), cleaning=choice.cleaning.steps if choice else (),
         )  # fmt: skip
         write_record(folder, made, card(made))
         packed, found = open_packed(folder)
@@ -129,8 +130,11 @@ def _packed(folder: Path, number: int, run_folder: RunFolder, point: Checkpoint)
     )  # fmt: skip
 
 
-def _validation(chosen: Sequence[tuple[RunFolder, Checkpoint]], voice: Voice) -> dict[str, dict[str, Means]]:
-    """The means over all held-out cases of the runs' folds, per configuration and class, and nothing of the cases."""
+def _validation(
+    home: Home, chosen: Sequence[tuple[RunFolder, Checkpoint]], choice: Choice | None, voice: Voice
+) -> dict[str, dict[str, Means]]:
+    """The means over all held-out cases of the runs' folds, per configuration and class, and of the model that was
+    chosen; nothing of the cases."""
     cases, units = dict[str, dict[str, dict[str, Measures]]](), dict[str, str]()
     for folder, point in chosen:
         try:
@@ -141,8 +145,25 @@ def _validation(chosen: Sequence[tuple[RunFolder, Checkpoint]], voice: Voice) ->
         if scores is not None and scores.cases:
             cases.setdefault(point.run.configuration, {}).update(scores.cases)
             units[point.run.configuration] = scores.unit
-    question = chosen[0][1].run.question
-    return {title: evaluate.summarise(found, question, units[title]).mean for title, found in cases.items()}
+    run, groups = chosen[0][1].run, _groups(home, chosen[0][1].run.task)
+    means = {
+        title: evaluate.summarise(found, run.question, units[title], groups=groups).mean
+        for title, found in cases.items()
+    }
+    scores = home.choice_scores(choice.task, choice.plan) if choice else None
+    if choice is not None and scores is not None:
+        cleaned = ", postprocessed" if choice.cleaning.steps else ""
+        means[" + ".join(choice.configurations) + cleaned] = scores.mean
+    return means
+
+
+def _groups(home: Home, task: str) -> dict[str, str]:
+    """The group of every case that has one, as far as the task is still there."""
+    try:
+        dataset, _ = tasks.dataset_of(home, task)
+    except BadInput:
+        return {}
+    return {case.id: case.group for case in dataset.cases if case.group is not None}
 
 
 def _seen(home: Home, run: Run, measured: str, voice: Voice) -> Seen | None:

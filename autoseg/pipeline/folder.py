@@ -197,6 +197,7 @@ class _Run:
         found, image = step.pieces(_on(one.views, model), self.question, how), one.image
         if model.cleaning and not fits(image.shape, how.room):
             one.notes += ("is too large for its label to be postprocessed in this memory",)
+            one.way = f"{self.way} without postprocessing"  # with more memory it is made again
         elif steps := acts_of(model.cleaning, self.question):
             early = [extra for extra in one.extras if not extra.of_label]
             takers = [taker for taker in takers if taker not in early]
@@ -224,7 +225,7 @@ class _Run:
         one.image = one.sink = one.windows = None
         self.ledger.add(
             Made(
-                case=one.job.stem, inputs=one.content, way=self.way, notes=one.notes,
+                case=one.job.stem, inputs=one.content, way=one.way or self.way, notes=one.notes,
                 outputs={file.name: content_of([file]) for file in files}, seconds=time.monotonic() - one.began,
             )
         )  # fmt: skip

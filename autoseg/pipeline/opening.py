@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from autoseg.errors import BadUsage
 from autoseg.pipeline.cascade import completed
-from autoseg.pipeline.choosing import choose_runs, standing
+from autoseg.pipeline.choosing import choose_runs, runs_of, standing
 from autoseg.pipeline.networks import before_deepest
 from autoseg.pipeline.prediction import Model, load_model
 from autoseg.pipeline.voice import Silent, Voice
@@ -71,8 +71,9 @@ def of_task(
     choice = None if titles or folds else standing(home, plan, voice)
     cleaning: tuple[Part, ...] = ()
     if choice is not None:
-        titles, cleaning = choice.configurations, choice.cleaning.steps if way.postprocess else ()
-    chosen = [choose_runs(home, plan, voice, title, folds) for title in titles or (None,)]
+        chosen, cleaning = runs_of(home, choice), choice.cleaning.steps if way.postprocess else ()
+    else:
+        chosen = [choose_runs(home, plan, voice, title, folds) for title in titles or (None,)]
     fingerprint = home.fingerprint(plan.task)
     seen = None
     if fingerprint is not None and fingerprint.usable:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoseg import engine
 from autoseg.errors import BadData
@@ -16,52 +17,71 @@ from autoseg.pipeline.cleaning import acts_of
 from autoseg.pipeline.ensembles import Held, Titles
 from autoseg.pipeline.scoring import USUAL
 from autoseg.pipeline.voice import Voice
-from autoseg.records import Measures, Part, Question, Scores
+from autoseg.records import CaseFacts, Measures, Part, Question, Scores
 from autoseg.steps import cases as casework
 from autoseg.steps import evaluate
 from autoseg.steps.postprocess import applied
 
+Indices = NDArray[np.uint8]
+
 
 @dataclass(frozen=True)
 class Pair:
-    """The files of a case: what was predicted of it, and its reference."""
+    """The files of a case: what was predicted of it, its reference, and its images where not all of them is valid."""
 
     prediction: Path
     reference: Path
+    images: tuple[Path, ...] = ()
 
 
-def pair_of(one: Held, way: Titles, place: Path) -> Pair:
-    """The label of a case by a model, beside the reference."""
+def pair_of(one: Held, way: Titles, place: Path, facts: CaseFacts | None) -> Pair:
+    """The label of a case by a model, beside the reference.
+
+    Args:
+        facts: what was measured of the case; None where that is not known.
+    """
     assert one.files.label is not None
-    return Pair(one.labels[way], place / one.files.label)
+    whole = facts is not None and facts.valid_share == 1
+    images = () if whole else tuple(place / name for name in one.files.images)
+    return Pair(one.labels[way], place / one.files.label, images)
 
 
-def read(pair: Pair, question: Question, steps: Sequence[Part] = ()) -> tuple[np.ndarray, np.ndarray, Image]:
-    """Class indices (*S) of a prediction, after postprocessing, and of its reference, whose file is the third.
+def reference_of(pair: Pair, question: Question) -> tuple[Indices, Image]:
+    """Class indices (*S) of the reference, IGNORE where nothing counts, and the label that was read."""
+    truth = casework.read_label(pair.reference, question)
+    valid = casework.read_image([*pair.images], question).valid if pair.images else None
+    return casework.to_indices(truth.array[0], question, valid, str(pair.reference)), truth
+
+
+def read(pair: Pair, question: Question, steps: Sequence[Part] = ()) -> tuple[Indices, Indices, Image]:
+    """Class indices (*S) of a prediction, after postprocessing, and of its reference, whose label is the third.
 
     Raises: BadData where they do not fit.
     """
-    truth = casework.read_label(pair.reference, question)
+    reference, truth = reference_of(pair, question)
+    return prediction_of(pair, question, truth, steps), reference, truth
+
+
+def prediction_of(pair: Pair, question: Question, truth: Image, steps: Sequence[Part] = ()) -> Indices:
+    """Class indices (*S) of a prediction after postprocessing. Raises: BadData where it does not fit the reference."""
     guess = casework.reader_of(question).read_label(pair.prediction)
     if truth.shape != guess.shape:
         expected = f"that of its reference, {truth.shape}"
         raise BadData(f"has shape {guess.shape}", where=str(pair.prediction), expected=expected)
     plain = question.model_copy(update={"ignore": None})
     found = casework.to_indices(guess.array[0], plain, where=str(pair.prediction))
-    found = applied(found, acts_of(steps, question), truth.spacing)
-    return found, casework.to_indices(truth.array[0], question, where=str(pair.reference)), truth
+    return applied(found, acts_of(steps, question), truth.spacing)
 
 
 def scored(
-    held: Sequence[Held], way: Titles, steps: Sequence[Part], place: Path, question: Question, voxel: float,
+    held: Sequence[Held], jobs: Sequence[Pair], steps: Sequence[Part], question: Question, voxel: float,
     workers: int | None, voice: Voice,
 ) -> Scores:  # fmt: skip
-    """Every measure of the model's labels, after postprocessing.
+    """Every measure of a model's labels, after postprocessing.
 
     Args:
-        voxel: the longest side of a voxel, in the unit of the spacing.
+        jobs: the files of every case; voxel: the longest side of a voxel, in the unit of the spacing.
     """
-    jobs = [pair_of(one, way, place) for one in held]
     work = partial(_score, question=question, steps=tuple(steps), voxel=voxel)
     cases: dict[str, dict[str, Measures]] = {}
     total = np.zeros((len(question.classes),) * 2, np.int64)
@@ -77,7 +97,7 @@ def scored(
 
 def _score(
     pair: Pair, question: Question, steps: Sequence[Part], voxel: float
-) -> tuple[dict[str, Measures], np.ndarray, str]:  # fmt: skip
+) -> tuple[dict[str, Measures], NDArray[np.int64], str]:  # fmt: skip
     prediction, reference, truth = read(pair, question, steps)
     more = evaluate.measures_named(USUAL, voxel)
     rows = evaluate.of_indices(prediction, reference, question, truth.spacing, more)

@@ -248,14 +248,16 @@ def _predict_cases(
             assert case.label is not None
             reader = casework.reader_of(question)
             before = None if earlier is None else reader.read_label(earlier[id]).array[0]
-            sure = Weighing(casework.to_indices(case.label, question, where=id), question, case.image.spacing)
+            valid = case.image.valid  # where there is no measurement nothing counts, as in training
+            sure = Weighing(casework.to_indices(case.label, question, valid, id), question, case.image.spacing)
             label = model.predict(case.image, before, taken=sure.take)
             certain[id] = sure.close()
             file = predicted.label_file(folder, files, question)
             with whole(file) as temporary:
                 reader.write_label(temporary, label, case.image)
             labels[file.name] = predicted.hash_of(file)
-            measures[id] = evaluate.score(label, case.label, question, case.image.spacing, id)
+            ignored = None if valid is None else ~valid
+            measures[id] = evaluate.score(label, case.label, question, case.image.spacing, id, ignored=ignored)
             dims, spaced = len(case.image.spacing), bool(case.image.placement.get("crs"))
             yield None
 
@@ -283,6 +285,8 @@ def _stands(
         place, files = home.task_folder(run.task), [dataset.case(id) for id in held_out]
         hashed = ((one, casework.content_hash(place, one)) for one in files)
         faults = predicted.lacking(folder, hashed, run.question)
+        if not folder.certainty_file.exists():
+            faults.append("it is not noted how sure it was")
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     if not faults:
         voice.say(f"this run is finished: validation Dice {_shown(done.dice)}")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from autoseg.arrays.metrics import mean_of
-from autoseg.errors import BadFile, BadUsage
+from autoseg.errors import BadInput, BadPlan, BadUsage
+from autoseg.image import IGNORE
 from autoseg.pipeline import out_of_fold, tasks
+from autoseg.pipeline.choosing import standing
 from autoseg.pipeline.ensembles import Held, as_measured, finished, placed
 from autoseg.pipeline.voice import Voice
-from autoseg.records import CaseCertainty, Choice, Plan, Question, Scores
+from autoseg.records import CaseCertainty, Choice, Configuration, Plan, Question, Scores
 from autoseg.steps import cases as casework
 from autoseg.steps import chapters, frames
 from autoseg.steps.report import Block, Case, Layers, Section, page
-from autoseg.store import Home, RunFolder, save_text
+from autoseg.store import Home, save_text
 
 SHOWN = 5  # of the worst and of the middling cases
 
@@ -27,29 +31,31 @@ def report(home: Home, plan: Plan, voice: Voice) -> Path:
         raise BadUsage("no model was chosen", where=f"{plan.task}, plan {plan.name}", remedy=remedy)
     dataset, _ = tasks.dataset_of(home, plan.task)
     fingerprint, folds = home.fingerprint(plan.task), home.folds(plan.task)
-    titles = list(choice.runs)
     runs = {
         f"{title}, fold {fold}": home.run_folder(plan.task, plan.name, title, int(fold), choice.seed)
         for title, of in choice.runs.items() for fold in of
     }  # fmt: skip
     records = {name: run for name, folder in runs.items() if (run := folder.run()) is not None}
+    trained = {run.configuration: run.settings for run in records.values()}
     sites = {case.id: case.site for case in dataset.cases if case.site is not None}
+    changed = standing(home, plan, voice) is None
     sections = [
         chapters.asked(plan, dataset, folds.rule if folds else ""),
         *([chapters.data(fingerprint, plan)] if fingerprint and fingerprint.usable else []),
-        chapters.planned(plan, titles, _drawings(home, plan, titles)),
-        chapters.training({name: _log(runs[name]) for name in records}, records),
+        chapters.planned(plan, trained, _drawings(plan, trained, voice)),
+        chapters.training({name: runs[name].logged() for name in records}, records),
         chapters.compared(choice),
         chapters.results(scores, plan.question, sites),
-        chapters.calibration(_certain(home, plan, choice)),
+        *([] if changed else [chapters.calibration(_certain(home, plan, choice))]),
         chapters.cleaning(choice),
-        _cases(home, plan, choice, scores, voice),
+        *([] if changed else [_cases(home, plan, choice, scores, voice)]),
         chapters.citing(),
     ]
     file = home.report_file(plan.task, plan.name)
     title, dice = f"{plan.task}, plan {plan.name}", "–" if scores.dice is None else f"{scores.dice:.4f}"
     said = f"{' + '.join(choice.configurations)}: mean Dice {dice} over {len(scores.cases)} cases that were held out. "
-    save_text(file, page(title, said + chapters.MEANING, sections))
+    stale = " A run has changed since the model was chosen: its figures are of before." if changed else ""
+    save_text(file, page(title, said + chapters.MEANING + stale, sections))
     return file
 
 
@@ -70,20 +76,20 @@ def _certain(home: Home, plan: Plan, choice: Choice) -> dict[str, list[CaseCerta
     return {title: cases for title, cases in found.items() if cases}
 
 
-def _log(folder: RunFolder) -> chapters.Log:
-    return list(folder.logged())
-
-
-def _drawings(home: Home, plan: Plan, titles: Sequence[str]) -> dict[str, str]:
-    """The networks as SVG; none for one that a plug-in would be needed for."""
+def _drawings(plan: Plan, trained: Mapping[str, Configuration], voice: Voice) -> dict[str, str]:
+    """The networks as SVG; none for one that cannot be built here."""
     from autoseg.nets import drawing
     from autoseg.steps import suited
 
-    found = suited.require_parts(plan)
-    return {
-        title: drawing.svg(plan.configurations[title].network, found[title], plan.configurations[title].patch, title)
-        for title in titles if title in found
-    }  # fmt: skip
+    found = {}
+    for title, one in trained.items():
+        try:
+            made = suited.require_one(plan.model_copy(update={"configurations": {title: one}}), title)
+        except BadPlan as problem:
+            voice.say(f"the network of {title} is not drawn: {problem}")
+            continue
+        found[title] = drawing.svg(one.network, made, one.patch, title)
+    return found
 
 
 def _cases(home: Home, plan: Plan, choice: Choice, scores: Scores, voice: Voice) -> Section:
@@ -96,22 +102,28 @@ def _cases(home: Home, plan: Plan, choice: Choice, scores: Scores, voice: Voice)
     middle = max(0, (len(order) - SHOWN) // 2)
     worst = order[:SHOWN]
     typical = [case for case in order[middle : middle + SHOWN] if case not in worst]
-    done = finished(home, plan, [*choice.runs], choice.seed, as_measured(home, plan))
+    try:
+        done = finished(home, plan, [*choice.runs], choice.seed, as_measured(home, plan))
+    except BadUsage as problem:
+        voice.say(f"no cases are drawn: {problem}")
+        return Section("cases", "Cases", [])
     held = {one.files.id: one for one in placed(home, done)}
-    blocks: list[Block] = [Layers(frames.names(plan.question.classes))]
+    blocks: list[Block] = [Layers(frames.names(plan.question))]
     wanted = [(case, "one of the worst") for case in worst] + [(case, "in the middle") for case in typical]
     for case, why in voice.track(wanted, len(wanted), "drawing cases"):
         if case in held:
             try:
                 blocks.append(_case(home, plan, choice, held[case], f"{why}: mean Dice {known[case]:.4f}"))
-            except BadFile as problem:
+            except BadInput as problem:
                 voice.say(str(problem))
     return Section("cases", "Cases", blocks if len(blocks) > 1 else [])
 
 
 def _case(home: Home, plan: Plan, choice: Choice, one: Held, said: str) -> Case:
     place, question = home.task_folder(plan.task), plan.question
-    pair = out_of_fold.pair_of(one, choice.configurations, place)
-    prediction, reference, _ = out_of_fold.read(pair, question, choice.cleaning.steps)
     image = casework.read_image([place / name for name in one.files.images], question)
-    return Case(one.files.id, f"Fold {one.fold}, {said}.", frames.planes(image, prediction, reference))
+    pair = out_of_fold.Pair(one.labels[choice.configurations], place / str(one.files.label))
+    prediction, reference, _ = out_of_fold.read(pair, question, choice.cleaning.steps)
+    if image.valid is not None:
+        reference = np.where(image.valid, reference, IGNORE).astype(np.uint8)
+    return Case(one.files.id, f"Fold {one.fold}, {said}.", frames.planes(image, prediction, reference, question))

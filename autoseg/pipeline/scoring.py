@@ -60,26 +60,28 @@ def evaluate_folders(
     then.
     """
     asked = asked or Asked()
-    found, wanted = _labels(predictions), _labels(references)
-    masks = _labels(asked.masks) if asked.masks else {}
-    if not wanted:
+    (found, twice), (wanted, strange) = _labels(predictions), _labels(references)
+    masks = _labels(asked.masks)[0] if asked.masks else {}
+    if not wanted and not strange:
         raise BadData("holds no labels", where=str(references))
-    faults = {case: f"there is no prediction of it in {predictions}" for case in wanted if case not in found}
+    missing = f"there is no prediction of it in {predictions}"
+    faults = strange | {case: twice.get(case, missing) for case in wanted if case not in found}
     if extra := sorted(set(found) - set(wanted)):
         shown = ", ".join(extra[:5]) + (" …" if len(extra) > 5 else "")
         voice.say(f"{len(extra)} predictions have no reference and are not scored: {shown}")
-    groups = asked.grouped(sorted(wanted))
+    groups = asked.grouped(sorted(wanted)) if wanted else {}
     remedy = "" if asked.question else "the classes are the values in the references; -t TASK takes a task's"
     question = asked.question
-    if question is None:
-        question, strange = _question(wanted)
-        faults |= strange
+    if question is None and wanted:
+        question, unread = _question(wanted)
+        faults |= unread
     scored: dict[str, dict[str, Measures]] = {}
     more: dict[str, Measure] | None = None
     unit = ""
-    left = sorted(set(wanted) - set(faults))
+    left = sorted(set(wanted) & set(found) - set(faults))
     for case in voice.track(left, len(left), "scoring"):
         try:
+            assert question is not None
             pair = _read(found[case], wanted[case], question)
             if asked.erode or asked.masks:
                 pair = replace(pair, ignored=_ignored(pair, asked.erode, masks.get(case), asked.masks))
@@ -88,9 +90,11 @@ def evaluate_folders(
             scored[case], unit = pair.scored(str(found[case]), more), pair.unit
         except BadData as fault:
             faults[case] = str(fault)
-    if not scored:
+    if not scored or question is None:
         first = next(iter(faults.values()))
-        raise BadData(f"none of {len(wanted)} cases can be scored: {first}", where=str(predictions), remedy=remedy)
+        raise BadData(
+            f"none of {len(wanted) + len(strange)} cases can be scored: {first}", where=str(predictions), remedy=remedy
+        )
     scores = evaluate.summarise(scored, question, unit, more, groups)
     scores = scores.model_copy(update={"faults": dict(sorted(faults.items()))})
     for name, means in scores.mean.items():
@@ -129,13 +133,27 @@ def _read(prediction: Path, reference: Path, question: Question) -> _Read:
     if place.fatal:
         raise BadData(f"does not lie on its reference: {place.sentence}", where=str(prediction))
     unit = evaluate.unit_of(len(truth.spacing), bool(truth.placement.get("crs")))
-    label, reference_label, asked = _said(guess, truth.array[0], question)
-    return _Read(label, reference_label, asked, truth.spacing, unit)
+    label, unsaid = guess.array[0], _unsaid(prediction, guess, question)
+    if unsaid is not None:
+        label = np.where(unsaid, question.labels[question.classes[0]], label)
+    return _Read(label, truth.array[0], question, truth.spacing, unit, unsaid)
+
+
+def _unsaid(file: Path, guess: Image, question: Question) -> Mask | None:
+    """Where a prediction says by its nodata, which is no class, that the image had no measurement; None: nowhere."""
+    known = {*question.labels.values(), *question.merged}
+    if question.colours:  # the colour of nodata stands for nothing
+        guess = READERS.build(reader_for(file.name)).read_label(file)
+    nodata = guess.placement.get("nodata")
+    if not isinstance(nodata, float) or nodata in known:
+        return None
+    unsaid: Mask = guess.array[0] == nodata
+    return unsaid if unsaid.any() else None
 
 
 def _ignored(pair: _Read, erode: int, mask: Path | None, masks: Path | None) -> Mask:
     """Where nothing counts. Raises: BadData for a mask that is missing or does not fit."""
-    ignored = np.zeros(pair.reference.shape, bool)
+    ignored = np.zeros(pair.reference.shape, bool) if pair.ignored is None else pair.ignored.copy()
     if erode:
         ignored |= near_borders(to_indices(pair.reference, pair.question), erode)
     if masks is not None:
@@ -148,36 +166,23 @@ def _ignored(pair: _Read, erode: int, mask: Path | None, masks: Path | None) -> 
     return ignored
 
 
-def _said(guess: Image, truth: Array, question: Question) -> tuple[Array, Array, Question]:
-    """Prediction and reference where the prediction's file declares a nodata that is no class: there the image had no
-    measurement, and nothing was found; where no class means that, these pixels are left out."""
-    nodata = guess.placement.get("nodata")
-    known = {*question.labels.values(), *question.merged}
-    label = guess.array[0]
-    if not isinstance(nodata, float) or nodata in known or not (unsaid := label == nodata).any():
-        return label, truth, question
-    if question.background:
-        return np.where(unsaid, 0, label), truth, question
-    left_out = question.ignore if question.ignore is not None else int(nodata)
-    truth = np.where(unsaid, left_out, truth)
-    label = np.where(unsaid, question.labels[question.classes[0]], label)
-    return label, truth, question.model_copy(update={"ignore": left_out})
-
-
-def _labels(folder: Path) -> Mapping[str, Path]:
+def _labels(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """The labels of a folder by case, and what of it is none; DICOM-SEG beside another file is its copy."""
     if folder.is_file():
-        return {"case": folder}
+        return {"case": folder}, {}
     if not folder.is_dir():
         raise BadData("no such folder", where=str(folder))
-    files = [f for f in sorted(folder.iterdir()) if f.is_file() and not is_litter(f.name)]
-    labels: dict[str, Path] = {}
-    for file in files:
-        stem = stem_of(file.name)
-        if stem in labels:
-            raise BadData(f"and {labels[stem].name} are two labels of one case", where=str(file))
-        if stem != file.name:
-            labels[stem] = file
-    return labels
+    files = [f for f in sorted(folder.iterdir()) if f.is_file() and not is_litter(f.name) and stem_of(f.name) != f.name]
+    found: dict[str, list[Path]] = {}
+    for file in sorted(files, key=lambda one: one.suffix == ".dcm"):
+        there = found.setdefault(stem_of(file.name), [])
+        if not (there and file.suffix == ".dcm"):
+            there.append(file)
+    twice = {
+        case: f"{' and '.join(file.name for file in several)} are two labels of one case"
+        for case, several in found.items() if len(several) > 1
+    }  # fmt: skip
+    return {case: several[0] for case, several in found.items() if case not in twice}, twice
 
 
 def _question(references: Mapping[str, Path]) -> tuple[Question, dict[str, str]]:

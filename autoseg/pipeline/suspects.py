@@ -2,56 +2,73 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from autoseg.errors import BadUsage
+from autoseg.errors import BadInput, BadUsage
 from autoseg.pipeline import out_of_fold
 from autoseg.pipeline.choosing import complete
-from autoseg.pipeline.ensembles import Held
-from autoseg.pipeline.predicted import label_file
+from autoseg.pipeline.predicted import label_file, lacking
 from autoseg.pipeline.tasks import dataset_of
 from autoseg.pipeline.voice import Voice
-from autoseg.records import CaseCertainty, Dataset, Plan
+from autoseg.records import CaseCertainty, CaseFiles, Plan
 from autoseg.steps import cases as casework
 from autoseg.steps import frames
 from autoseg.steps.report import Block, Case, Layers, Section, Text, page, table
 from autoseg.store import Home, RunFolder, save_text
 
+FEW = 8  # slices along an axis that are shown beside the doubted one: there may be many cases
 SAID = (
     "Cases whose labels networks that had not seen them doubt most: the sum, over the places where they are at least "
     "half surer of another class than of the label's, of how much surer they are, by the size of what is labelled or "
-    "predicted. A doubt is a reason to look, not a verdict: what is rare or hard is doubted too."
+    "predicted, which counts as that of a case of middling size where it is smaller. A doubt is a reason to look, no "
+    "verdict: what is rare or hard is doubted too. Places are voxels along the axes in memory (z, y, x, or y, x)."
 )
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """A case, in which fold it was held out, and what is doubted of it."""
+    """A case, in which fold it was held out, what is doubted of it and how much."""
 
-    case: str
+    files: CaseFiles
     fold: int
     certainty: CaseCertainty
+    doubt: float
 
 
-def suspects(home: Home, plan: Plan, title: str, seed: int) -> list[Suspect]:
-    """All cases that were held out by finished runs of a configuration, the most doubted first.
+def suspects(home: Home, plan: Plan, title: str, seed: int, voice: Voice) -> list[Suspect]:
+    """The cases that were held out by finished runs of a configuration, the most doubted first.
 
-    Raises: BadUsage where there are none.
+    Those whose files have changed since are left out, which is said. Raises: BadUsage where there are none.
     """
-    found = [
-        Suspect(case, fold, certainty)
-        for fold, folder in enumerate(_runs(home, plan, title, seed))
-        if complete(folder) and (known := folder.certainty()) is not None
-        for case, certainty in known.cases.items()
-    ]
+    dataset, _ = dataset_of(home, plan.task)
+    cases = {case.id: case for case in dataset.cases}
+    content = partial(casework.content_hash, home.task_folder(plan.task))
+    found: list[tuple[CaseFiles, int, CaseCertainty]] = []
+    changed = []
+    for fold, folder in enumerate(_runs(home, plan, title, seed)):
+        run, known = folder.run(), folder.certainty() if complete(folder) else None
+        for case, certainty in known.cases.items() if known and run else ():
+            if case not in cases:
+                continue
+            if run is None or lacking(folder, [(cases[case], content(cases[case]))], run.question):
+                changed.append(case)
+            else:
+                found.append((cases[case], fold, certainty))
+    if changed:
+        shown = ", ".join(changed[:5]) + (" …" if len(changed) > 5 else "")
+        voice.say(f"{len(changed)} cases have changed since they were predicted and are left out ({shown})")
     if not found:
-        remedy = f"train its folds: autoseg crossval {title} -t {plan.task}"
+        what, where = f"no finished run of {title} says how sure it was", f"{plan.task}, plan {plan.name}"
         raise BadUsage(
-            f"no finished run of {title} held cases out", where=f"{plan.task}, plan {plan.name}", remedy=remedy
+            what, where=where, remedy=f"train and predict its folds: autoseg crossval {title} -t {plan.task}"
         )
-    return sorted(found, key=lambda one: (-one.certainty.doubt, one.case))
+    usual = statistics.median(certainty.above for _, _, certainty in found) or 1.0
+    doubts = [Suspect(files, fold, one, one.weight / max(one.above, usual)) for files, fold, one in found]
+    return sorted(doubts, key=lambda one: (-one.doubt, one.files.id))
 
 
 def _runs(home: Home, plan: Plan, title: str, seed: int) -> list[RunFolder]:
@@ -62,34 +79,45 @@ def _runs(home: Home, plan: Plan, title: str, seed: int) -> list[RunFolder]:
 
 def draw(home: Home, plan: Plan, title: str, seed: int, found: Sequence[Suspect], voice: Voice) -> Path:
     """Writes the page of the cases, each at the place that is doubted most."""
-    dataset, _ = dataset_of(home, plan.task)
-    header = ("case", "fold", "doubt", "the networks say", "the label says", "voxels", "at")
+    places = sorted(
+        ((doubt.weight, one, doubt) for one in found for doubt in one.certainty.doubts), key=lambda row: -row[0]
+    )  # fmt: skip
     rows = [
-        (one.case, one.fold, one.certainty.doubt, doubt.said, doubt.label, doubt.voxels, _middle(doubt.box))
-        for one in found for doubt in one.certainty.doubts[:1]
+        (one.files.id, doubt.said, doubt.label, doubt.voxels, weight, _listed(doubt.at),
+         " × ".join(f"{first}–{last}" for first, last in doubt.box))
+        for weight, one, doubt in places
     ]  # fmt: skip
-    blocks: list[Block] = [Layers(frames.names(plan.question.classes))]
+    by_case = [(one.files.id, one.fold, one.doubt, len(one.certainty.doubts)) for one in found]
+    blocks: list[Block] = [Layers(frames.names(plan.question))]
     for one in voice.track(found, len(found), "drawing suspects"):
-        blocks.append(_case(home, plan, title, seed, dataset, one))
+        try:
+            blocks.append(_case(home, plan, title, seed, one))
+        except BadInput as problem:
+            voice.say(str(problem))
+    header = ("case", "the networks say", "the label says", "voxels", "weight", "at", "box")
     sections = [
-        Section("list", "The list", [Text(SAID), table("suspects", "The most doubted first.", header, rows)]),
+        Section("list", "The list", [
+            Text(SAID), table("suspects", "The most doubted first.", ("case", "fold", "doubt", "places"), by_case),
+            table("places", "Their places, by weight.", header, rows),
+        ]),
         Section("cases", "Cases", blocks),
-    ]
+    ]  # fmt: skip
     file = home.report_file(plan.task, plan.name, "suspects")
     save_text(file, page(f"Suspects of {plan.task}", f"Plan {plan.name}, configuration {title}.", sections))
     return file
 
 
-def _middle(box: Sequence[tuple[int, int]]) -> str:
-    return ", ".join(str((first + last) // 2) for first, last in box)
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
-def _case(home: Home, plan: Plan, title: str, seed: int, dataset: Dataset, one: Suspect) -> Case:
-    place, files = home.task_folder(plan.task), dataset.case(one.case)
+def _case(home: Home, plan: Plan, title: str, seed: int, one: Suspect) -> Case:
+    place, files = home.task_folder(plan.task), one.files
     folder = home.run_folder(plan.task, plan.name, title, one.fold, seed)
-    held = Held(files, one.fold, {(title,): label_file(folder, files, plan.question)})
-    prediction, reference, _ = out_of_fold.read(out_of_fold.pair_of(held, (title,), place), plan.question)
-    image = casework.read_image([place / name for name in files.images], plan.question)
-    focus = [(first + last) // 2 for first, last in one.certainty.doubts[0].box] if one.certainty.doubts else None
-    said = f"Fold {one.fold}, doubt {one.certainty.doubt:.4f}."
-    return Case(one.case, said, frames.planes(image, prediction, reference, focus))
+    images = tuple(place / name for name in files.images)
+    pair = out_of_fold.Pair(label_file(folder, files, plan.question), place / str(files.label), images)
+    prediction, reference, _ = out_of_fold.read(pair, plan.question)
+    image = casework.read_image([*images], plan.question)
+    focus = one.certainty.doubts[0].at if one.certainty.doubts else None
+    made = frames.planes(image, prediction, reference, plan.question, focus, FEW)
+    return Case(files.id, f"Fold {one.fold}, doubt {one.doubt:.4f}.", made)

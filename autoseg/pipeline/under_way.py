@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class Opened:
-    """An input on its way. `views` are what the networks see of it; what is open is closed by `stack`."""
+    """An input on its way. `views` are what the networks see of it; what is open is closed by `stack`; `way` is how it
+    was predicted, where that differs from the others."""
 
     job: Job
     content: str
@@ -33,6 +34,7 @@ class Opened:
     sink: Sink | None = None
     extras: list[Extra] = field(default_factory=list)
     fault: str = ""
+    way: str = ""
     done: bool = False
 
 

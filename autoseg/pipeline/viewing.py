@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import secrets
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,15 +18,18 @@ from numpy.typing import NDArray
 
 from autoseg.arrays.metrics import mean_of
 from autoseg.errors import AutosegError, BadUsage
-from autoseg.image import Image
+from autoseg.image import IGNORE, Image
 from autoseg.pipeline import tasks
-from autoseg.pipeline.choosing import complete
+from autoseg.pipeline.choosing import complete, standing
+from autoseg.pipeline.cleaning import acts_of
 from autoseg.pipeline.ensembles import as_measured, finished, placed
 from autoseg.pipeline.predicted import label_file
-from autoseg.records import CaseFiles, Plan, Scores
+from autoseg.pipeline.voice import Silent
+from autoseg.records import CaseFiles, Part, Plan, Scores
 from autoseg.steps import cases as casework
 from autoseg.steps import frames, report
 from autoseg.steps.outputs import shown
+from autoseg.steps.postprocess import applied
 from autoseg.store import Home
 
 SCRIPTS = {"niivue.umd.js": "text/javascript", "leaflet.js": "text/javascript", "leaflet.css": "text/css"}
@@ -46,51 +52,61 @@ class Viewer:
 
     def __init__(self, home: Home, plan: Plan) -> None:
         self.place, self.plan, self.question = home.task_folder(plan.task), plan, plan.question
+        self.flat = self.question.reader == "raster"
         dataset, _ = tasks.dataset_of(home, plan.task)
-        labels, scores = _held(home, plan)
+        labels, scores, steps = _held(home, plan)
+        self.steps = acts_of(steps, self.question)
         known = [files for files in dataset.cases if files.label is not None]
         rows = [Shown(files, labels.get(files.id), _dice(scores, files.id)) for files in known]
         if not rows:
             raise BadUsage("no case has a label", where=plan.task)
         self.cases = sorted(rows, key=lambda one: (one.dice is None, one.dice or 0.0, one.files.id))
+        self._turn = threading.Lock()  # large images are made one after the other
+        self._made: dict[tuple[int, str], tuple[str, bytes]] = {}
 
     def page(self) -> bytes:
         """The HTML."""
-        flat = self.question.reader == "raster"
-        cases = [
-            {"name": files.id, "dice": one.dice, "predicted": one.prediction is not None, "site": files.site or ""}
-            for one in self.cases for files in (one.files,)
-        ]  # fmt: skip
-        keys = [{"name": name, "index": self.question.classes.index(name), "colour": colour}
-                for name, colour in frames.names(self.question.classes)]  # fmt: skip
+        cases = []
+        for one in self.cases:
+            there, site = one.prediction is not None, one.files.site or ""
+            cases.append({"name": one.files.id, "dice": one.dice, "predicted": there, "site": site})
+        keys = [
+            {"name": name, "index": self.question.classes.index(name), "colour": colour}
+            for name, colour in frames.names(self.question)
+        ]
         channels = [channel.name for channel in self.question.channels]
-        fields = {"task": self.plan.task, "plan": self.plan.name, "cases": cases, "keys": keys, "flat": flat,
+        fields = {"task": self.plan.task, "plan": self.plan.name, "cases": cases, "keys": keys, "flat": self.flat,
                   "channels": channels}  # fmt: skip
         return report.rendered("view.html", fields).encode()
 
     def part(self, number: int, name: str) -> tuple[str, bytes]:
         """(kind, content) of an image, or a label, of a case. Raises: KeyError for what there is not; BadData."""
-        one = self.cases[number] if 0 <= number < len(self.cases) else None
-        if one is None:
-            raise KeyError(name)
         what, _, ending = name.partition(".")
-        if ending == "png":
-            return "image/png", self._picture(one, what)
-        if ending == "nii.gz":
-            return "application/gzip", self._volume(one, what)
-        raise KeyError(name)
+        if not 0 <= number < len(self.cases) or ending != ("png" if self.flat else "nii.gz"):
+            raise KeyError(name)
+        with self._turn:
+            if (number, name) not in self._made:
+                one = self.cases[number]
+                if any(case != number for case, _ in self._made):
+                    self._made.clear()  # one case's are held
+                kind = "image/png" if self.flat else "application/gzip"
+                self._made[number, name] = kind, (self._picture if self.flat else self._volume)(one, what)
+            return self._made[number, name]
 
     def _image(self, one: Shown) -> Image:
         return casework.read_image([self.place / file for file in one.files.images], self.question)
 
     def _label(self, one: Shown, what: str) -> tuple[NDArray[np.uint8], Image]:
-        """Class indices; voxels without meaning are background here."""
+        """Class indices, IGNORE where a reference means nothing; predictions as they were scored."""
         file = one.prediction if what == "prediction" else self.place / str(one.files.label)
         if what not in LAYERS or file is None:
             raise KeyError(what)
-        read = casework.read_label(file, self.question)
+        if what == "reference":
+            read = casework.read_label(file, self.question)
+        else:
+            read = casework.reader_of(self.question).read_label(file)
         indices = casework.to_indices(read.array[0], self.question, where=str(file))
-        return np.where(indices == frames.IGNORE, 0, indices).astype(np.uint8), read
+        return (applied(indices, self.steps, read.spacing) if what == "prediction" else indices), read
 
     def _volume(self, one: Shown, what: str) -> bytes:
         """NIfTI along the axes in memory, which are those nearest to right, front and up."""
@@ -101,15 +117,23 @@ class Viewer:
             array: NDArray[Any] = image.array[int(channel)].astype(np.float32)
             return _nifti(np.nan_to_num(array), image.spacing)
         label, read = self._label(one, what)
-        return _nifti(label, read.spacing)
+        return _nifti(np.where(label == IGNORE, 0, label).astype(np.uint8), read.spacing)
 
     def _picture(self, one: Shown, what: str) -> bytes:
         if what == "image0":
-            picture = (shown(self._image(one)) * 255).astype(np.uint8)
-        else:
-            picture = frames.tinted(self._label(one, what)[0])
-        step = max(1, -(-max(picture.shape[:2]) // MOST))
-        return frames.png(picture[::step, ::step])
+            image = self._image(one)
+            thin = _thinned(image.shape)
+            valid = None if image.valid is None else image.valid[thin]
+            small = Image(image.array[(slice(None), thin[0], thin[1])], image.spacing, valid)
+            return frames.png((shown(small) * 255).astype(np.uint8))
+        label = self._label(one, what)[0]
+        table = frames.palette(len(self.question.classes), self.question.background)
+        return frames.paletted(np.ascontiguousarray(label[_thinned(label.shape)]), table)
+
+
+def _thinned(shape: tuple[int, ...]) -> tuple[slice, ...]:
+    step = max(1, -(-max(shape) // MOST))
+    return (slice(None, None, step),) * len(shape)
 
 
 def _nifti(array: NDArray[Any], spacing: tuple[float, ...]) -> bytes:
@@ -119,16 +143,16 @@ def _nifti(array: NDArray[Any], spacing: tuple[float, ...]) -> bytes:
     return gzip.compress(made.to_bytes(), 1)
 
 
-def _held(home: Home, plan: Plan) -> tuple[Mapping[str, Path], Scores | None]:
-    """The labels by the model that was chosen, or else by the runs that are finished, and their scores."""
+def _held(home: Home, plan: Plan) -> tuple[Mapping[str, Path], Scores | None, tuple[Part, ...]]:
+    """The labels by the model that was chosen, their scores and postprocessing; else by the runs that are finished."""
     choice, scores = home.choice(plan.task, plan.name), home.choice_scores(plan.task, plan.name)
-    if choice is not None:
+    if choice is not None and standing(home, plan, Silent()) is not None:
         try:
             held = placed(home, finished(home, plan, [*choice.runs], choice.seed, as_measured(home, plan)))
-        except BadUsage:  # a run has changed since
+        except BadUsage:  # a case, the folds or the plan has changed since
             held = []
         if held:
-            return {one.files.id: one.labels[choice.configurations] for one in held}, scores
+            return {one.files.id: one.labels[choice.configurations] for one in held}, scores, choice.cleaning.steps
     dataset, _ = tasks.dataset_of(home, plan.task)
     files = {one.id: one for one in dataset.cases}
     labels: dict[str, Path] = {}
@@ -138,7 +162,7 @@ def _held(home: Home, plan: Plan) -> tuple[Mapping[str, Path], Scores | None]:
         for case, row in found.cases.items() if found else ():
             if case in files and case not in labels:
                 labels[case], cases[case] = label_file(folder, files[case], plan.question), row
-    return labels, Scores(rule="", unit="", cases=cases, mean={}, dice=None)
+    return labels, Scores(rule="", unit="", cases=cases, mean={}, dice=None), ()
 
 
 def _dice(scores: Scores | None, case: str) -> float | None:
@@ -149,45 +173,72 @@ def _dice(scores: Scores | None, case: str) -> float | None:
 # -- the server ----------------------------------------------------------------------------------------
 
 
-def server(viewer: Viewer, port: int) -> ThreadingHTTPServer:
-    """A server that this machine alone can reach; port 0 takes a free one. Raises: BadUsage where it is taken."""
+class Server(ThreadingHTTPServer):
+    """Gives a viewer's page to who knows its address, from this machine alone."""
 
-    class Asked(BaseHTTPRequestHandler):
-        """One request."""
+    daemon_threads = True
 
-        def do_GET(self) -> None:
-            host = (self.headers.get("Host") or "").rsplit(":", 1)[0]
-            if host not in LOCAL:  # another site's name that leads here
-                self.send_error(403)
-                return
-            try:
-                kind, content = _answer(viewer, self.path)
-            except KeyError:
-                self.send_error(404)
-                return
-            except AutosegError as problem:
-                self.send_error(500, explain=str(problem))
-                return
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(content)))
-            self.send_header("Content-Security-Policy", "default-src 'self' data: blob: 'unsafe-inline'")
-            self.send_header("Cache-Control", "no-store")
+    def __init__(self, viewer: Viewer, port: int) -> None:
+        self.viewer, self.secret = viewer, secrets.token_urlsafe(12)
+        super().__init__((LOCAL[0], port), _Asked)
+
+    @property
+    def address(self) -> str:
+        """Where the page is; other users of the machine cannot guess it."""
+        return f"http://{LOCAL[0]}:{self.server_port}/{self.secret}/"
+
+
+class _Asked(BaseHTTPRequestHandler):
+    """One request."""
+
+    server: Server
+
+    def do_GET(self) -> None:
+        host = (self.headers.get("Host") or "").rsplit(":", 1)[0]
+        from_here = self.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
+        if host not in LOCAL or not from_here:  # another site's name that leads here, or another site's page
+            self.send_error(403)
+            return
+        try:
+            kind, content = _answer(self.server.viewer, self.server.secret, self.path)
+        except KeyError:
+            self.send_error(404)
+        except (AutosegError, MemoryError) as problem:
+            self.send_error(500, explain=str(problem))
+        else:
+            self._give(kind, content)
+
+    def _give(self, kind: str, content: bytes) -> None:
+        headers = {
+            "Content-Type": kind, "Content-Length": str(len(content)), "Cache-Control": "no-store",
+            "Content-Security-Policy": "default-src 'self' data: blob: 'unsafe-inline'; frame-ancestors 'none'",
+            "Cross-Origin-Resource-Policy": "same-origin", "Referrer-Policy": "no-referrer",
+        }  # fmt: skip
+        self.send_response(200)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        with contextlib.suppress(ConnectionError):  # the browser has gone on
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Nothing: case names belong into no log."""
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: case names belong into no log."""
 
+
+def server(viewer: Viewer, port: int) -> Server:
+    """A server for the viewer; port 0 takes a free one. Raises: BadUsage where it is taken."""
     try:
-        return ThreadingHTTPServer((LOCAL[0], port), Asked)
+        return Server(viewer, port)
     except OSError as problem:
         raise BadUsage(f"cannot be used: {problem}", where=f"--port {port}", remedy="take another one") from None
 
 
-def _answer(viewer: Viewer, path: str) -> tuple[str, bytes]:
+def _answer(viewer: Viewer, secret: str, path: str) -> tuple[str, bytes]:
     """(kind, content). Raises: KeyError for what there is not."""
-    match path.split("?")[0].strip("/").split("/"):
+    first, *rest = path.split("?")[0].lstrip("/").split("/")
+    if not secrets.compare_digest(first.encode(), secret.encode()):
+        raise KeyError(path)
+    match rest:
         case [""]:
             return "text/html; charset=utf-8", viewer.page()
         case ["static", name] if name in SCRIPTS:

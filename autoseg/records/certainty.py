@@ -10,11 +10,13 @@ BINS = 20  # of confidence, of equal width from 0 to 1
 class Doubt(Record):
     """A place where networks are sure of another class than the label has.
 
-    `box` is its first and last voxel along every axis of the image in memory; `voxels` how many they are and `weight`
-    the sum over them of how much surer the networks are of their class than of the label's, times the size of a voxel.
+    `box` is its first and last voxel along every axis of the image in memory, `at` one of its voxels; `voxels` how many
+    they are and `weight` the sum over them of how much surer the networks are of their class than of the label's, times
+    the size of a voxel.
     """
 
     box: tuple[tuple[int, int], ...]
+    at: tuple[int, ...]
     said: str
     label: str
     voxels: int
@@ -22,14 +24,16 @@ class Doubt(Record):
 
 
 class CaseCertainty(Record):
-    """Of a case: per bin of confidence how many voxels there are and how many of them are right, and what is doubted.
+    """Of a case: per bin of confidence how many voxels there are, how sure they are together, and how many are right.
 
-    `doubt` is the weight of all its doubts by the size of what is labelled or predicted above the background.
+    `weight` is that of all its doubts, `above` the size of what is labelled or predicted above the background.
     """
 
     counts: tuple[int, ...]
+    sure: tuple[float, ...]
     right: tuple[int, ...]
-    doubt: float
+    weight: float
+    above: float
     doubts: tuple[Doubt, ...] = ()
 
 

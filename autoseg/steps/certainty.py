@@ -28,6 +28,7 @@ class Weighing:
     def __init__(self, reference: NDArray[np.uint8], question: Question, spacing: Sequence[float]) -> None:
         self.reference, self.question, self.spacing = reference, question, spacing
         self.counts, self.right = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
+        self.sure = np.zeros(BINS)
         self.surer = np.zeros(reference.shape, np.uint8)  # in 255ths
         self.said = np.zeros(reference.shape, np.uint8)
 
@@ -53,29 +54,32 @@ class Weighing:
     def _count(self, sure: NDArray[np.float32], right: NDArray[np.bool_]) -> None:
         bins = np.minimum((sure * BINS).astype(np.int64), BINS - 1).ravel()
         self.counts += np.bincount(bins, minlength=BINS)
+        self.sure += np.bincount(bins, sure.ravel(), BINS)
         self.right += np.bincount(bins[right.ravel()], minlength=BINS)
 
     def close(self) -> CaseCertainty:
         """What is known of the case when all pieces are taken."""
         doubted = self.surer >= SURE * 255
-        found = label_components(doubted.astype(np.uint8))
-        voxel = prod(self.spacing)
-        weights = np.bincount(
-            found.numbers.ravel(), np.where(doubted, self.surer, 0).ravel() / 255 * voxel, len(found.sizes) + 1
-        )[1:]
-        above = int(np.count_nonzero(((self.reference > 0) & (self.reference != IGNORE)) | (self.said > 0))) * voxel
-        doubts = [self._doubt(found.numbers == number + 1, float(weights[number]))
-                  for number in np.argsort(-weights)[:DOUBTS]]  # fmt: skip
+        found, voxel = label_components(doubted.astype(np.uint8)), prod(self.spacing)
+        numbers = found.numbers[doubted]
+        weights = np.bincount(numbers, self.surer[doubted] * (voxel / 255), len(found.sizes) + 1)[1:]
+        known = self.reference != IGNORE
+        if self.question.background:
+            known &= (self.reference > 0) | (self.said > 0)
+        order = np.argsort(-weights)[:DOUBTS]
+        places = np.argwhere(doubted)
         return CaseCertainty(
-            counts=tuple(map(int, self.counts)), right=tuple(map(int, self.right)),
-            doubt=float(weights.sum() / above) if above else 0.0, doubts=tuple(doubts),
+            counts=tuple(map(int, self.counts)), sure=tuple(map(float, self.sure)), right=tuple(map(int, self.right)),
+            weight=float(weights.sum()), above=float(np.count_nonzero(known) * voxel),
+            doubts=tuple(self._doubt(places[numbers == number + 1], float(weights[number])) for number in order),
         )  # fmt: skip
 
-    def _doubt(self, where: NDArray[np.bool_], weight: float) -> Doubt:
-        at = np.nonzero(where)
+    def _doubt(self, places: NDArray[np.int64], weight: float) -> Doubt:
+        at = tuple(places.T)
+        middle = places[np.abs(places - places.mean(0)).sum(1).argmin()]
         return Doubt(
-            box=tuple((int(axis.min()), int(axis.max())) for axis in at), said=self._most(self.said[at]),
-            label=self._most(self.reference[at]), voxels=len(at[0]), weight=weight,
+            box=tuple((int(axis.min()), int(axis.max())) for axis in at), at=tuple(map(int, middle)),
+            said=self._most(self.said[at]), label=self._most(self.reference[at]), voxels=len(places), weight=weight,
         )  # fmt: skip
 
     def _most(self, indices: NDArray[np.uint8]) -> str:

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from autoseg import __version__
+from autoseg.arrays.intensity import LEVELS
 from autoseg.arrays.metrics import mean_of
 from autoseg.records import (
     CaseCertainty,
     CaseFacts,
     Choice,
+    Configuration,
     Dataset,
     Fingerprint,
     Intensity,
@@ -32,7 +34,6 @@ MEANING = (
     "These figures are of the networks of single folds, each on cases that it had not seen. What predicts new images "
     "is the mean of the networks of all folds, which is unmeasured unless evaluate is given a test set."
 )
-Log = Sequence[Mapping[str, Any]]
 
 
 def asked(plan: Plan, dataset: Dataset, rule: str) -> Section:
@@ -69,10 +70,11 @@ def data(fingerprint: Fingerprint, plan: Plan) -> Section:
     levels = {}
     for number, channel in enumerate(plan.question.channels):
         seen = {case: one for case, facts in known.items() if (one := _seen(facts, number)) is not None}
-        for name, at in (("low", 0), ("median", -1), ("high", 1)):
-            levels[f"{channel.name}, {name}"] = [(case, _level(one.quantiles, at)) for case, one in seen.items()]
+        for name, level in (("low", 0.5), ("median", 50), ("high", 99.5)):
+            at = LEVELS.index(level)
+            levels[f"{channel.name}, {name}"] = [(case, one.quantiles[at]) for case, one in seen.items()]
     if any(levels.values()):
-        said = "The lowest and the highest percentile that is kept, and the median, of the valid voxels of every case."
+        said = "The 0.5th percentile, the median and the 99.5th percentile of the valid voxels of every case."
         blocks.append(Chart.of(charts.boxes("intensities", "Intensities", said, levels, "value")))
     voxels = {
         name: [
@@ -99,16 +101,10 @@ def _per_case(known: Mapping[str, Any], of: Any) -> list[tuple[str, float]]:
     return [(case, float(of(facts))) for case, facts in known.items()]
 
 
-def _level(quantiles: Sequence[float], at: int) -> float:
-    """The lowest (0), highest (1) or middle (-1) of the quantiles."""
-    return float(quantiles[len(quantiles) // 2] if at < 0 else quantiles[0] if at == 0 else quantiles[-1])
-
-
-def planned(plan: Plan, titles: Sequence[str], drawings: Mapping[str, str]) -> Section:
-    """The plan with its reasons, and its networks."""
+def planned(plan: Plan, trained: Mapping[str, Configuration], drawings: Mapping[str, str]) -> Section:
+    """The plan with its reasons, and its networks, as they were trained."""
     rows = []
-    for title in titles:
-        one = plan.configurations[title]
+    for title, one in trained.items():
         rows.append((
             title, _times(one.spacing), _times(one.patch), one.batch, one.network.architecture.text,
             " ".join(map(str, one.network.features)), one.train.loss, one.train.steps, round(one.memory.bytes / 1e9, 2),
@@ -118,9 +114,9 @@ def planned(plan: Plan, titles: Sequence[str], drawings: Mapping[str, str]) -> S
         table("plan", "The configurations.", header, rows),
         table("because", "Why.", ("decision", "reason"), [*plan.because.items()]),
     ]
-    for title, svg in drawings.items():
-        drawing = charts.apart(svg, f"network-{title}")
-        blocks.append(Chart(f"network-{title}", f"The network of {title}", "", drawing))
+    for number, (title, svg) in enumerate(drawings.items()):
+        drawing = charts.apart(svg, f"network-{number}")
+        blocks.append(Chart(f"network-{number}", f"The network of {title}", "", drawing))
     return Section("plan", "The plan", blocks)
 
 
@@ -128,15 +124,24 @@ def _times(numbers: Iterable[float]) -> str:
     return " × ".join(f"{number:g}" for number in numbers)
 
 
-def training(logs: Mapping[str, Log], runs: Mapping[str, Run]) -> Section:
-    """The learning curves of every fold, and what its training took."""
+def training(logs: Mapping[str, Iterable[Mapping[str, Any]]], runs: Mapping[str, Run]) -> Section:
+    """The learning curves of every fold, and what its training took; one log is read after the other."""
     losses, dice, rows = {}, {}, []
     for name, log in logs.items():
-        steps = [line for line in log if isinstance(line.get("loss"), int | float) and "seconds" in line]
-        losses[name] = _thinned([(line["step"], line["loss"]) for line in steps])
-        dice[name] = _thinned([(line["step"], found) for line in log if (found := _mean(line)) is not None])
+        loss: list[tuple[float, float]] = []
+        early: list[tuple[float, float]] = []
+        seconds = 0.0
+        for line in log:
+            step, value, took = line.get("step"), line.get("loss"), line.get("seconds")
+            if not isinstance(step, int):
+                continue
+            if isinstance(value, int | float) and isinstance(took, int | float):
+                loss.append((step, value))
+                seconds += took
+            if (found := _mean(line)) is not None:
+                early.append((step, found))
+        losses[name], dice[name] = _thinned(loss), _thinned(early)
         run = runs[name]
-        seconds = sum(line["seconds"] for line in steps)
         rows.append((name, run.settings.train.steps, run.settings.batch, round(seconds / 60, 1), run.device,
                      run.precision, run.seed))  # fmt: skip
     said = "Mean over the steps around each point."
@@ -151,7 +156,8 @@ def training(logs: Mapping[str, Log], runs: Mapping[str, Run]) -> Section:
 
 def _mean(line: Mapping[str, Any]) -> float | None:
     found = line.get("pseudo_dice")
-    return mean_of(found.values()) if isinstance(found, dict) else None
+    known = [value for value in found.values() if isinstance(value, int | float)] if isinstance(found, dict) else []
+    return mean_of(known)
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -184,7 +190,7 @@ def cleaning(choice: Choice) -> Section:
     """What postprocessing brought."""
     found = choice.cleaning
     if not found.tried:
-        return Section("postprocessing", "Postprocessing", [Text("No step raises the Dice; none is taken.")])
+        return Section("postprocessing", "Postprocessing", [Text("None is taken.")])
     steps = ", ".join(part.text for part in found.tried)
     verdict = "taken" if found.steps else "not taken, as it does not hold on cases that it was not chosen on"
     rows = [(name, before, found.after.get(name), found.nested.get(name)) for name, before in found.before.items()]
@@ -196,11 +202,11 @@ def cleaning(choice: Choice) -> Section:
 
 def results(scores: Scores, question: Question | None, sites: Mapping[str, str]) -> Section:
     """The scores of the cases that were held out, or of a test set."""
-    blocks: list[Block] = [
-        table("scores", f"Means over cases. {scores.rule[0].upper()}{scores.rule[1:]}.", *_means(scores))
-    ]
-    for name, said in scores.measures.items():
-        blocks.append(Text(f"{name}: {said}."))
+    rule = f"{scores.rule[:1].upper()}{scores.rule[1:]}."
+    blocks: list[Block] = [table("scores", f"Means over cases. {rule}", *_means(scores))]
+    if any(means.intervals for means in scores.mean.values()):
+        blocks.append(table("intervals", "Where 95 % of the means lie.", *_bounds(scores)))
+    blocks += [Text(f"{name}: {said}.") for name, said in scores.measures.items()]
     dice = {name: _defined(scores, name, lambda row: row.dice) for name in scores.mean}
     blocks.append(
         Chart.of(charts.boxes("dice", "Dice", "Every point is a case in which the class counts.", dice, "Dice"))
@@ -252,6 +258,16 @@ def _means(scores: Scores) -> tuple[Sequence[str], list[Sequence[object]]]:
     return header, rows
 
 
+def _bounds(scores: Scores) -> tuple[Sequence[str], list[Sequence[object]]]:
+    names = list(dict.fromkeys(name for means in scores.mean.values() for name in means.intervals))
+    header = ("class", *(f"{name}, {side}" for name in names for side in ("from", "to")))
+    rows: list[Sequence[object]] = [
+        (title, *(bound for name in names for bound in means.intervals.get(name, (None, None))))
+        for title, means in scores.mean.items()
+    ]  # fmt: skip
+    return header, rows
+
+
 def _defined(scores: Scores, name: str, of: Any) -> list[tuple[str, float]]:
     return [(case, found) for case, row in scores.cases.items() if (found := of(row[name])) is not None]
 
@@ -283,9 +299,11 @@ def calibration(found: Mapping[str, Sequence[CaseCertainty]]) -> Section:
     """How often the networks of each configuration are right, by how sure they are."""
     blocks: list[Block] = []
     for title, cases in found.items():
-        counts, right = (np.sum([getattr(case, field) for case in cases], axis=0) for field in ("counts", "right"))
+        counts, sums, right = (
+            np.sum([getattr(one, field) for one in cases], 0) for field in ("counts", "sure", "right")
+        )
         bins = [
-            ((n + 0.5) / BINS, float(right[n] / counts[n]) if counts[n] else 0.0, int(counts[n])) for n in range(BINS)
+            (float(sums[n] / counts[n]), float(right[n] / counts[n]), int(counts[n])) for n in range(BINS) if counts[n]
         ]
         off = sum(abs(sure - share) * number for sure, share, number in bins) / max(1, int(counts.sum()))
         said = (

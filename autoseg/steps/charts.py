@@ -81,7 +81,7 @@ def _inline(svg: str, title: str) -> str:
 
 def apart(svg: str, name: str) -> str:
     """A drawing whose ids are its own in a page of several."""
-    svg = svg[svg.index("<svg") :]
+    svg = svg[svg.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{escape(name, quote=True)}"', 1)
     for known in dict.fromkeys(re.findall(r' id="([^"]+)"', svg)):
         svg = svg.replace(f'id="{known}"', f'id="{name}-{known}"').replace(f"#{known})", f"#{name}-{known})")
     return svg
@@ -92,8 +92,15 @@ def table(header: Sequence[str], rows: Sequence[Row]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows([["" if cell is None else cell for cell in row] for row in rows])
+    writer.writerows([[plain(cell) for cell in row] for row in rows])
     return text.getvalue()
+
+
+def plain(cell: object) -> object:
+    """A cell that no spreadsheet takes for a formula; None is empty."""
+    if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{cell}"
+    return "" if cell is None else cell
 
 
 # -- scores --------------------------------------------------------------------------------------------
@@ -113,12 +120,13 @@ def boxes(
                              medianprops={"color": INK, "linewidth": 1.6}, boxprops={"color": INK},
                              whiskerprops={"color": INK}, capprops={"color": INK})  # fmt: skip
                 spread = np.random.default_rng(0).uniform(-0.2, 0.2, numbers.size)
-                axes.scatter(numbers, at + spread, s=9, alpha=0.55, linewidths=0, color=COLOURS[0])
+                axes.scatter(numbers, at + spread, s=10, alpha=0.8, linewidths=0, color=COLOURS[0])
         axes.set_yticks(range(1, len(shown) + 1), [_short(label) for label in shown])
         axes.set_ylim(len(shown) + 0.6, 0.4)
         axes.set_xlabel(unit)
-        if log and any(value > 0 for pairs in shown.values() for _, value in pairs):
-            axes.set_xscale("log")
+        least = min((value for pairs in shown.values() for _, value in pairs if value > 0), default=None)
+        if log and least is not None:
+            axes.set_xscale("symlog", linthresh=least)  # zeros stay on the axis
 
     rows = [(label, case, value) for label, pairs in values.items() for case, value in pairs]
     more = f" The first {MOST} of {len(values)} are drawn." if len(values) > MOST else ""
@@ -161,32 +169,40 @@ def lines(
             axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 
     rows = [(label, *point) for label, points in curves.items() for point in points]
-    return drawn(name, title, said, ("curve", x, y), rows, draw)
+    return drawn(name, title, said, ("curve", x, y), rows, draw, max(2.6, 0.8 + 0.2 * len(curves)))
 
 
 def confused(name: str, title: str, said: str, counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Chart:
     """Where the voxels of every class (rows) went (columns), as shares of the row."""
     numbers = np.asarray(counts, np.float64)
     sums = numbers.sum(1, keepdims=True)
-    shares = np.divide(numbers, sums, out=np.zeros_like(numbers), where=sums > 0)
+    shares = np.divide(numbers, sums, out=np.full_like(numbers, np.nan), where=sums > 0)
+    wrong = (numbers - np.diag(np.diag(numbers))).sum(0) + (numbers - np.diag(np.diag(numbers))).sum(1)
+    kept = np.sort(np.argsort(-wrong, kind="stable")[:MOST])
+    few = shares[np.ix_(kept, kept)]
+    if len(classes) > MOST:
+        said += f" The {MOST} most confused of {len(classes)} classes are drawn."
 
     def draw(axes: Axes) -> None:
         axes.grid(visible=False)
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        for row, column in np.ndindex(shares.shape) if len(classes) <= 12 else ():
-            dark = shares[row, column] > 0.5
-            axes.text(column, row, f"{shares[row, column]:.1%}", ha="center", va="center", fontsize=8,
-                      color="white" if dark else "black")  # fmt: skip
-        names = [_short(one) for one in classes]
-        axes.set_xticks(range(len(classes)), names, rotation=45 if len(classes) > 5 else 0)
-        axes.set_yticks(range(len(classes)), names)
+        axes.imshow(few, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for row, column in np.ndindex(few.shape) if len(kept) <= 12 else ():
+            share = few[row, column]
+            told, dark = "–" if np.isnan(share) else f"{share:.1%}", share > 0.5
+            axes.text(column, row, told, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+        names = [_short(classes[n]) for n in kept]
+        turned: Any = {"rotation": 45, "ha": "right"} if len(kept) > 5 else {}
+        axes.set_xticks(range(len(kept)), names, **turned)
+        axes.set_yticks(range(len(kept)), names)
         axes.set_xlabel("predicted")
         axes.set_ylabel("reference")
 
-    rows = [(classes[row], classes[column], int(numbers[row, column]), float(shares[row, column]))
-            for row, column in np.ndindex(shares.shape)]  # fmt: skip
+    rows = [
+        (classes[row], classes[at], int(numbers[row, at]), float(shares[row, at]) if sums[row] else None)
+        for row, at in np.ndindex(shares.shape)
+    ]  # fmt: skip
     header = ("reference", "predicted", "voxels", "share")
-    return drawn(name, title, said, header, rows, draw, 1.2 + 0.42 * max(2, len(classes)))
+    return drawn(name, title, said, header, rows, draw, 1.2 + 0.42 * max(2, min(MOST, len(classes))))
 
 
 def calibration(name: str, title: str, said: str, bins: Sequence[tuple[float, float, int]]) -> Chart:
@@ -206,4 +222,5 @@ def calibration(name: str, title: str, said: str, bins: Sequence[tuple[float, fl
 
 def _short(text: str, most: int = 24) -> str:
     """A name that has room beside the axes; matplotlib reads no mathematics into it."""
-    return (text if len(text) <= most else text[: most - 1] + "…").replace("$", "\\$")
+    short = (text if len(text) <= most else text[: most - 1] + "…").replace("$", "\\$")
+    return f"\u200b{short}" if short.startswith("_") else short  # a legend leaves out what begins so

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.arrays.bootstrap import LEVEL, interval, redrawn
+from autoseg.arrays.bootstrap import LEVEL, evidence, interval, redrawn
 
 Scores = NDArray[np.float64]  # (cases, classes); NaN where a class does not count
 
@@ -34,9 +34,9 @@ class Row:
     def worse(self) -> bool:
         """Whether it is shown to be worse than the best one: the whole interval lies above 0.
 
-        Without an interval (a single group) a lower Dice is all that there is to go by.
+        Without an interval (fewer than two groups that count) nothing is shown.
         """
-        return self.behind > 0 and (self.apart is None or self.apart[0] > 0)
+        return self.apart is not None and self.apart[0] > 0
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def compared(scores: Mapping[str, Scores], costs: Mapping[str, float], groups: S
     rows = []
     for name in order:
         apart = None
-        if len(set(groups)) > 1:
+        if evidence(np.where(np.isfinite(scores[best]), scores[name], np.nan), groups) > 1:
             low, high = np.nanquantile(draws[best] - draws[name], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
             apart = float(low), float(high)
         rows.append(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.arrays.bootstrap import interval
+from autoseg.arrays.bootstrap import interval, intervals
 from autoseg.arrays.metrics import Confusion, confusion, mean_of, measures, ratios
 from autoseg.arrays.pairs import Measure, pairs
 from autoseg.errors import BadData
@@ -20,11 +20,13 @@ from autoseg.parts import MEASURES
 from autoseg.records import Means, Measures, Question, Scores
 from autoseg.spelling import spelled
 from autoseg.steps.cases import to_indices
+from autoseg.steps.charts import plain
 
 RULE = (
-    "a class that is empty in reference and prediction is not counted; empty in one of them: Dice and other ratios 0, "
-    "distances the image's diagonal; ignored voxels are left out; means are over the cases that count, then over the "
-    "classes; intervals: 95 % of the means of groups of cases drawn again"
+    "a class that is empty in reference and prediction is not counted; empty in one of them: Dice and IoU 0, distances "
+    "the image's diagonal, precision (nothing predicted) or recall (nothing there) not counted; ignored voxels are "
+    "left out; means are over the cases that count, then over the classes; intervals: 95 % of the means of groups of "
+    "cases drawn again"
 )
 Indices = NDArray[np.uint8]
 RATIOS = ("dice", "iou", "precision", "recall", "specificity", "accuracy")
@@ -74,8 +76,14 @@ def of_indices(
         return found
     both = pairs(prediction, reference, [_indices(question, name) for name in question.foreground], spacing)
     for name, pair in zip(question.foreground, both, strict=True):
-        values = {title: measure(pair) for title, measure in more.items()}
-        counted = {title: measure.counts(pair) for title, measure in more.items() if measure.counts}
+        values, counted = {}, {}
+        for title, measure in more.items():
+            try:
+                values[title] = measure(pair)
+                if measure.counts is not None:
+                    counted[title] = measure.counts(pair)
+            except Exception as problem:  # whatever a measure raises, a user's own above all
+                raise BadData(f"cannot be measured: {type(problem).__name__}: {problem}", where=title) from problem
         found[name] = found[name].model_copy(update={"more": values, "counts": counted})
     return found
 
@@ -107,20 +115,18 @@ def summarise(
     return Scores(
         rule=RULE, unit=unit, cases=cases, mean=mean, dice=mean_of(means.dice for means in mean.values()),
         interval=interval(per_class, drawn) if cases else None, pooled=pooled,
-        groups=_by_group(cases, drawn, question) if len(set(drawn)) < len(drawn) else {},
+        groups=_by_group(cases, drawn, question),
         measures={title: measure.said for title, measure in more.items()},
     )  # fmt: skip
 
 
 def _means(rows: Sequence[Measures], groups: Sequence[str]) -> Means:
     names = [*RATIOS, *(rows[0].more if rows else ())]
-    intervals = {}
-    for name in names:
-        found = interval(np.array([[_value(row, name)] for row in rows]), groups)
-        if found is not None:
-            intervals[name] = found
+    table = np.array([[_value(row, name) for name in names] for row in rows], np.float64).reshape(-1, len(names))
+    found = dict(zip(names, intervals(table, groups), strict=True))
     means = {name: mean_of(_defined(row, name) for row in rows) for name in names}
-    return _as_means(means, sum(row.dice is not None for row in rows), intervals)
+    bounds = {name: bound for name, bound in found.items() if bound is not None}
+    return _as_means(means, sum(row.dice is not None for row in rows), bounds)
 
 
 def _as_means(values: Mapping[str, float | None], cases: int, intervals: Mapping[str, Any] | None = None) -> Means:
@@ -144,11 +150,14 @@ def _pooled(rows: Sequence[Measures], more: Mapping[str, Measure]) -> Means:
 def _by_group(
     cases: Mapping[str, dict[str, Measures]], drawn: Sequence[str], question: Question
 ) -> dict[str, dict[str, Means]]:
-    found = {}
-    for group in sorted(set(drawn)):
-        rows = [classes for classes, of in zip(cases.values(), drawn, strict=True) if of == group]
-        found[group] = {name: _means([row[name] for row in rows], [group] * len(rows)) for name in question.foreground}
-    return found
+    """The means of the groups of several cases."""
+    of: dict[str, list[dict[str, Measures]]] = {}
+    for classes, group in zip(cases.values(), drawn, strict=True):
+        of.setdefault(group, []).append(classes)
+    return {
+        group: {name: _means([row[name] for row in rows], [group] * len(rows)) for name in question.foreground}
+        for group, rows in sorted(of.items()) if len(rows) > 1
+    }  # fmt: skip
 
 
 def _defined(row: Measures, name: str) -> float | None:
@@ -175,5 +184,5 @@ def as_csv(scores: Scores) -> str:
     for case, classes in scores.cases.items():
         for name, row in classes.items():
             values = [getattr(row, field) for field in fields] + [row.more.get(title) for title in scores.measures]
-            writer.writerow([case, name, *("" if value is None else value for value in values)])
+            writer.writerow([plain(cell) for cell in (case, name, *values)])
     return text.getvalue()

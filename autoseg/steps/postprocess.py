@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from autoseg.arrays.cleaning import Act, Labels, holes
 from autoseg.arrays.components import Components, label_components
-from autoseg.image import IGNORE
+from autoseg.image import IGNORE, Mask
 from autoseg.parts import POSTPROCESSORS
 from autoseg.records import Cleaning, Part
 
 QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.97)  # of the volumes of objects that are not a case's largest: sizes to be tried
 Counts = NDArray[np.int64]
 Shares = NDArray[np.float64]
+Done = Callable[[Sequence[tuple[str, tuple[Part, ...]]]], Sequence[Shares]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,8 @@ class Objects:
 
     Attributes:
         volumes: (N,), in mm³, m² or pixels.
-        voxels, hits: (N, K): voxels per class that count (are not ignored), and how many of them are right.
+        voxels, hits: (N, K), (N, 1) of one class: voxels per class that count (are not ignored), and how many of them
+            are right.
     """
 
     volumes: NDArray[np.float64]
@@ -81,44 +83,48 @@ def facts(prediction: Labels, reference: Labels, classes: Sequence[int], spacing
         prediction, reference: class indices (*S); the reference is IGNORE where nothing counts.
         classes: the K indices above the background.
     """
-    number = np.full(256, len(classes), np.int64)  # of a class among the K; K for the background
+    number = np.full(256, len(classes), np.uint8)  # of a class among the K; K for the background
     number[list(classes)] = range(len(classes))
     counts = reference != IGNORE
     right = counts & (prediction == reference)
-    table = np.zeros(256, np.uint8)
-    table[list(classes)] = 1
-    volume = prod(spacing)
-    own = label_components(np.where(table[prediction] == 1, prediction, 0).astype(np.uint8))
-    objects = _objects(own, number[prediction], counts, right, len(classes), volume)
-    of = number[own.classes]
+    of = number[prediction]
+    volume, width = prod(spacing), len(classes) + 1
+    each = label_components(np.where(of < len(classes), prediction, 0).astype(np.uint8))
+    every = label_components((of < len(classes)).astype(np.uint8))
     return Facts(
         fold=fold,
-        hits=np.bincount(number[prediction[right]], minlength=len(classes) + 1)[:-1],
-        predicted=np.bincount(number[prediction[counts]], minlength=len(classes) + 1)[:-1],
-        there=np.bincount(number[reference[counts]], minlength=len(classes) + 1)[:-1],
-        own=tuple(_some(objects, of == k) for k in range(len(classes))),
-        together=_objects(
-            label_components(table[prediction]), number[prediction], counts, right, len(classes), volume
-        ),
+        hits=np.bincount(of[right], minlength=width)[:-1],
+        predicted=np.bincount(of[counts], minlength=width)[:-1],
+        there=np.bincount(number[reference[counts]], minlength=width)[:-1],
+        own=_of_each(each, number, counts, right, len(classes), volume),
+        together=_of_all(every, of, counts, right, len(classes), volume),
         inside=np.array([_inside(prediction, reference, index) for index in classes], np.int64).reshape(-1, 2),
     )  # fmt: skip
 
 
-def _objects(
-    found: Components, number: Counts, counts: NDArray[np.bool_], right: NDArray[np.bool_], classes: int, volume: float
-) -> Objects:
-    width, total = classes + 1, (len(found.sizes) + 1) * (classes + 1)
+def _of_each(
+    found: Components, number: Labels, counts: Mask, right: Mask, classes: int, volume: float
+) -> tuple[Objects, ...]:  # fmt: skip
+    """The objects of every class: those have voxels of that class alone."""
+    total = len(found.sizes) + 1
+    voxels, hits = (np.bincount(found.numbers[where], minlength=total)[1:, None] for where in (counts, right))
+    of, volumes = number[found.classes], found.sizes.astype(np.float64) * volume
+    return tuple(
+        Objects(volumes[mine], voxels[mine], hits[mine]) for k in range(classes) for mine in (of == k,)
+    )  # fmt: skip
 
-    def per_class(where: NDArray[np.bool_]) -> Counts:
+
+def _of_all(found: Components, of: Labels, counts: Mask, right: Mask, classes: int, volume: float) -> Objects:
+    """The objects of all classes as one, with the voxels of each class."""
+    width = classes + 1
+
+    def per_class(where: Mask) -> Counts:
         where = where & (found.numbers > 0)
-        codes = found.numbers[where].astype(np.int64) * width + number[where]
+        codes = found.numbers[where].astype(np.int64) * width + of[where]
+        total = (len(found.sizes) + 1) * width
         return np.bincount(codes, minlength=total).reshape(-1, width)[1:, :-1].astype(np.int64)
 
     return Objects(found.sizes.astype(np.float64) * volume, per_class(counts), per_class(right))
-
-
-def _some(objects: Objects, which: NDArray[np.bool_]) -> Objects:
-    return Objects(objects.volumes[which], objects.voxels[which], objects.hits[which])
 
 
 def _inside(prediction: Labels, reference: Labels, index: int) -> tuple[int, int]:
@@ -144,7 +150,10 @@ def changed(case: Facts, part: Part, names: Sequence[str]) -> tuple[Counts, Coun
         gone = np.arange(len(objects.volumes)) != (objects.volumes.argmax() if len(objects.volumes) else 0)
     else:
         gone = objects.volumes < float(part.options["size"])  # type: ignore[arg-type]
-    return hits - objects.hits[gone].sum(0), predicted - objects.voxels[gone].sum(0)
+    touched = slice(None) if which is None else slice(which, which + 1)
+    hits[touched] -= objects.hits[gone].sum(0)
+    predicted[touched] -= objects.voxels[gone].sum(0)
+    return hits, predicted
 
 
 def dice(hits: Counts, predicted: Counts, there: Counts) -> Shares:
@@ -181,7 +190,8 @@ def select(cases: Sequence[Facts], names: Sequence[str]) -> tuple[Part, ...]:
     only those count that raise its Dice further than it did.
     """
     taken: list[Part] = []
-    best = _means(np.array([dice(case.hits, case.predicted, case.there) for case in cases]))
+    base = _means(np.array([dice(case.hits, case.predicted, case.there) for case in cases]))
+    best = base.copy()
     for group in candidates(cases, names):
         found, gain = None, 1e-9
         for part in group:
@@ -189,7 +199,7 @@ def select(cases: Sequence[Facts], names: Sequence[str]) -> tuple[Part, ...]:
                 np.array([dice(*changed(case, part, names), case.there) for case in cases])
             )  # fmt: skip
             touched = [names.index(str(part.options["label"]))] if "label" in part.options else range(len(names))
-            rises = [after[k] - best[k] for k in touched]
+            rises = [after[k] - (base if part.name == "fill_holes" else best)[k] for k in touched]
             if min(rises) >= 0 and sum(rises) > gain:
                 found, gain, better = part, sum(rises), after
         if found is not None:
@@ -212,32 +222,31 @@ def _means(scores: Shares) -> Shares:
 # -- the choice ----------------------------------------------------------------------------------------
 
 
-def choose(
-    cases: Mapping[str, Facts], names: Sequence[str],
-    after: Callable[[str, tuple[Part, ...]], NDArray[np.float64]],
-) -> Cleaning:  # fmt: skip
+def choose(cases: Mapping[str, Facts], names: Sequence[str], after: Done) -> Cleaning:
     """The steps that help, judged on cases that they were not chosen on.
 
     Args:
         cases: what is known of every case, by name; names: of the K classes.
-        after: the Dice per class, (K,), NaN where it does not count, of a case when the steps are really done: what
-            several of them do together is not foreseen.
+        after: the Dice per class, (K,), NaN where it does not count, of cases when steps are really done: what several
+            of them do together is not foreseen.
     """
     found = list(cases.values())
-    tried = select(found, names)
     before = _means(np.array([dice(case.hits, case.predicted, case.there) for case in found]))
-    if not tried or len({case.fold for case in found}) < 2:
-        return Cleaning(tried=tried, before=_named(before, names))
+    if len({case.fold for case in found}) < 2:  # nothing to judge them on
+        return Cleaning(before=_named(before, names))
+    tried = select(found, names)
+    if not tried:
+        return Cleaning(before=_named(before, names))
     chosen = {fold: select([case for case in found if case.fold != fold], names) for fold in {c.fold for c in found}}
-    fitted, nested = [], []
-    for name, case in cases.items():
-        fitted.append(after(name, tried))
-        nested.append(fitted[-1] if chosen[case.fold] == tried else after(name, chosen[case.fold]))
-    means = [_means(np.array(scores)) for scores in (fitted, nested)]
-    helps = all((one >= before).all() and one.sum() > before.sum() + 1e-9 for one in means)
+    wanted = [(name, tried) for name in cases]
+    wanted += [(name, chosen[case.fold]) for name, case in cases.items() if chosen[case.fold] != tried]
+    done = {(name, steps == tried): scores for (name, steps), scores in zip(wanted, after(wanted), strict=True)}
+    fitted = _means(np.array([done[name, True] for name in cases]))
+    nested = _means(np.array([done[name, chosen[case.fold] == tried] for name, case in cases.items()]))
+    helps = all((one >= before).all() and one.sum() > before.sum() + 1e-9 for one in (fitted, nested))
     return Cleaning(
-        steps=tried if helps else (), tried=tried, before=_named(before, names), after=_named(means[0], names),
-        nested=_named(means[1], names),
+        steps=tried if helps else (), tried=tried, before=_named(before, names), after=_named(fitted, names),
+        nested=_named(nested, names),
     )  # fmt: skip
 
 

@@ -119,7 +119,7 @@ def rendered(name: str, fields: Mapping[str, object]) -> str:
         loader=PackageLoader("autoseg", "pages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    made.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
+    made.filters["base64"] = lambda text: base64.b64encode(f"\ufeff{text}".encode()).decode()
     made.filters["frames"] = _frames
     return made.get_template(name).render(fields)
 

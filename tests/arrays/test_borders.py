@@ -9,6 +9,7 @@ from monai.metrics import compute_average_surface_distance, compute_hausdorff_di
 from scipy.ndimage import binary_erosion, gaussian_filter
 
 from autoseg.arrays import borders
+from autoseg.arrays import pairs as pairing
 from autoseg.arrays.pairs import Measure, Pair, pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
@@ -90,6 +91,24 @@ def test_a_shift_of_two_voxels_is_a_distance_of_two_voxels() -> None:
     assert borders.hausdorff()(pair_of(one, other)) == 2 * SPACING[1]
 
 
+@pytest.mark.parametrize("dense", [0.0, 1e9], ids=["map", "tree"])
+@pytest.mark.parametrize("side", [0.7, 0.3, 0.05])
+def test_a_shift_of_one_voxel_lies_within_one_voxel(side: float, dense: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairing, "DENSE", dense)
+    one, other = np.zeros((30, 40), np.uint8), np.zeros((30, 40), np.uint8)
+    one[5:20, 7:30], other[5:20, 8:31] = 1, 1
+    (pair,) = pairs(one, other, [(1,)], (side, side))
+    assert borders.normalised_surface_dice(side)(pair) == 1
+
+
+def test_lines_of_one_voxel_have_a_centreline() -> None:
+    for shape in ((9, 20), (20, 9), (5, 6, 20), (20, 5, 6)):
+        line = np.zeros(shape, np.uint8)
+        longest = int(np.argmax(shape))
+        line[tuple(slice(2, -2) if axis == longest else 3 for axis in range(len(shape)))] = 1
+        assert borders.centreline_dice()(pair_of(line, line)) == 1
+
+
 @pytest.mark.parametrize("width", [1, 3])
 def test_boundary_iou_is_that_of_what_erosions_by_a_square_take_away(width: int) -> None:
     prediction, reference = blobs(0, 2)
@@ -114,7 +133,7 @@ def test_centrelines_do_not_mind_thickness_but_gaps() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [lambda: borders.hausdorff(0), lambda: borders.hausdorff(101), lambda: borders.normalised_surface_dice(1.0, -1.0),
-     lambda: borders.boundary_iou(float("nan"))],
+     lambda: borders.boundary_iou(float("nan")), lambda: borders.boundary_iou(0)],
 )  # fmt: skip
 def test_values_that_make_no_measure_are_refused(wrong) -> None:
     with pytest.raises(ValueError, match="want"):

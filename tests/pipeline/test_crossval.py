@@ -105,8 +105,8 @@ def test_a_budget_is_divided_and_the_folds_get_the_same_steps(copy: Path, monkey
     wish = Wish("2d", budget=120.0, device="cpu")
     voice = Listening()
     crossval.train_missing(home, home.plan(TASK, PLAN), TITLES, wish, ["cpu"], voice)
-    assert [(one.configuration, one.fold, one.budget) for one in asked] == [("3d", 0, 60.0), ("3d", 1, 60.0)]
-    assert voice.heard[0] == "2 of 4 runs are to be trained, 1 minutes for each of the 2 that have not begun"
+    assert [(one.configuration, one.fold, one.budget) for one in asked] == [("3d", 0, 30.0), ("3d", 1, 30.0)]
+    assert voice.heard[0] == "2 of 4 runs are to be trained, those that have not begun for 0.5 minutes each"
 
 
 def test_two_devices_train_at_once(copy: Path) -> None:

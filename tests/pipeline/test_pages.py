@@ -74,7 +74,7 @@ def test_the_viewer_shows_a_volume_with_its_labels(crossed: Path) -> None:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
         try:
-            dom, complaints = browse(f"http://127.0.0.1:{running.server_port}/", "--dump-dom")
+            dom, complaints = browse(running.address, "--dump-dom")
         finally:
             running.shutdown()
             thread.join()

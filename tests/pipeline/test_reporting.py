@@ -78,8 +78,8 @@ def test_every_chart_has_its_numbers(crossed: Path) -> None:
     text, _ = read(Home(crossed).report_file(TASK, PLAN))
     files = dict(re.findall(r'download="([\w-]+)\.csv" href="data:text/csv;charset=utf-8;base64,([^"]*)"', text))
     for name in ("sizes", "losses", "dice", "volume", "confusion", "models", "scores"):
-        assert len(base64.b64decode(files[name]).decode().splitlines()) > 1, name
-    dice = base64.b64decode(files["dice"]).decode().splitlines()
+        assert len(base64.b64decode(files[name]).decode("utf-8-sig").splitlines()) > 1, name
+    dice = base64.b64decode(files["dice"]).decode("utf-8-sig").splitlines()
     assert dice[0] == "class,case,Dice" and len(dice) <= 11 and dice[1].startswith("ball,ball_")
 
 
@@ -91,6 +91,22 @@ def test_names_are_shown_and_never_run(copy: Path) -> None:
     file.write_text(text)
     made, page = read(report(home, home.plan(TASK, PLAN), Silent()))
     assert bad not in made and "&lt;script&gt;alert(1)" in made and page.faults == []
+
+
+def test_a_choice_whose_runs_have_changed_is_told_and_no_cases_are_drawn(copy: Path) -> None:
+    home = Home(copy)
+    teller(copy)("train", "3d", "0", "--steps", "3", "--fresh", "-t", "Task01", "--device", "cpu")
+    text, _ = read(report(home, home.plan(TASK, PLAN), Silent()))
+    assert "has changed since" in text and ">Cases</h2>" not in text
+
+
+def test_what_could_be_a_formula_is_none(copy: Path) -> None:
+    home = Home(copy)
+    file = home.choice_scores_file(TASK, PLAN)
+    file.write_text(file.read_text().replace('"ball"', '"=HYPERLINK(1)"'))
+    text, _ = read(report(home, home.plan(TASK, PLAN), Silent()))
+    files = dict(re.findall(r'download="([\w-]+)\.csv" href="data:text/csv;charset=utf-8;base64,([^"]*)"', text))
+    assert "'=HYPERLINK(1)" in base64.b64decode(files["dice"]).decode("utf-8-sig").splitlines()[1]
 
 
 def test_without_a_choice_there_is_no_report(copy: Path) -> None:

@@ -121,11 +121,43 @@ def test_a_class_that_never_occurs_is_said(tmp_path: Path) -> None:
     assert scores.dice == 1
 
 
-def test_two_labels_of_one_case_are_refused(tmp_path: Path) -> None:
+def test_two_labels_of_one_case_are_named(tmp_path: Path) -> None:
     for name in ("a.nii", "a.nii.gz"):
         save(tmp_path / "r" / name, 1)
     with pytest.raises(BadData, match="two labels of one case"):
         evaluate_folders(tmp_path / "r", tmp_path / "r", tmp_path / "out", Silent())
+    save(tmp_path / "r" / "b.nii.gz", 1)
+    scores = evaluate_folders(tmp_path / "r", tmp_path / "r", tmp_path / "out", Silent())
+    assert list(scores.cases) == ["b"] and "a.nii and a.nii.gz" in scores.faults["a"]
+
+
+def test_dicom_seg_beside_a_label_is_its_copy(tmp_path: Path) -> None:
+    save(tmp_path / "r" / "a.nii.gz", 1)
+    (tmp_path / "r" / "a.dcm").write_bytes(b"not looked at")
+    assert evaluate_folders(tmp_path / "r", tmp_path / "r", tmp_path / "out", Silent()).dice == 1
+
+
+@pytest.mark.parametrize("nodata", [255, 200])
+@pytest.mark.parametrize("background", [True, False])
+def test_pixels_without_measurement_do_not_count(tmp_path: Path, nodata: int, background: bool) -> None:
+    import rasterio
+
+    truth = np.full((6, 8), 1, np.uint8)
+    truth[:, 4:] = 0 if background else 2
+    guess = truth.copy()
+    guess[:3] = nodata
+    for folder, array, extra in (("r", truth, {}), ("p", guess, {"nodata": nodata})):
+        (tmp_path / folder).mkdir()
+        options = {"driver": "GTiff", "height": 6, "width": 8, "count": 1, "dtype": "uint8", "crs": "EPSG:32633"}
+        with rasterio.open(
+            tmp_path / folder / "a.tif", "w", transform=rasterio.Affine(2, 0, 0, 0, -2, 0), **options, **extra
+        ) as opened:
+            opened.write(array, 1)
+    labels = {"land": 0, "road": 1} if background else {"land": 2, "road": 1}
+    question = Question(reader="raster", channels=(Channel(name="a", kind="other"),), labels=labels)
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), Asked(question))
+    road = scores.cases["a"]["road"]
+    assert (road.dice, road.true_positives, road.true_negatives) == (1, 12, 12)
 
 
 def test_an_image_is_no_reference(tmp_path: Path) -> None:

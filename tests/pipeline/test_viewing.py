@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from autoseg.errors import BadUsage
-from autoseg.pipeline.viewing import Viewer, server
+from autoseg.pipeline.viewing import Server, Viewer, server
 from autoseg.store import Home
 from tests.pipeline.conftest import PLAN, TASK
 
@@ -27,18 +27,19 @@ def viewer(crossed: Path) -> Viewer:
 
 
 @pytest.fixture
-def port(viewer: Viewer) -> Iterator[int]:
+def port(viewer: Viewer) -> Iterator[Server]:
     with server(viewer, 0) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
-        yield running.server_port
+        yield running
         running.shutdown()
         thread.join()
 
 
-def ask(port: int, path: str, host: str = "") -> tuple[int, bytes]:
+def ask(running: Server, path: str, host: str = "", secret: str | None = None, **more: str) -> tuple[int, bytes]:
+    port, path = running.server_port, f"/{running.secret if secret is None else secret}{path}"
     connection = http.client.HTTPConnection("127.0.0.1", port)
-    connection.request("GET", path, headers={"Host": host or f"127.0.0.1:{port}"})
+    connection.request("GET", path, headers={"Host": host or f"127.0.0.1:{port}", **more})
     answer = connection.getresponse()
     return answer.status, answer.read()
 
@@ -68,7 +69,7 @@ def test_volumes_and_labels_are_those_of_the_case(viewer: Viewer, crossed: Path)
     np.testing.assert_array_equal(np.asarray(prediction.dataobj), np.asarray(there.dataobj))
 
 
-def test_the_server_gives_the_page_its_scripts_and_the_cases(port: int) -> None:
+def test_the_server_gives_the_page_its_scripts_and_the_cases(port: Server) -> None:
     assert ask(port, "/")[0] == 200
     status, script = ask(port, "/static/niivue.umd.js")
     assert status == 200 and len(script) > 1_000_000
@@ -78,20 +79,27 @@ def test_the_server_gives_the_page_its_scripts_and_the_cases(port: int) -> None:
 @pytest.mark.parametrize(
     "path",
     ["/case/10/image0.nii.gz", "/case/-1/image0.nii.gz", "/case/0/image1.nii.gz", "/case/0/../../dataset.json", "/x",
-     "/static/../view.html", "/static/..%2f..%2fparts.py", "/case/0/label.nii.gz", "/case/0/image0", "//etc/passwd"],
+     "/static/../view.html", "/static/..%2f..%2fparts.py", "/case/0/label.nii.gz", "/case/0/image0", "//etc/passwd",
+     "/case/0/image0.png"],
 )  # fmt: skip
-def test_nothing_else_is_given(port: int, path: str) -> None:
+def test_nothing_else_is_given(port: Server, path: str) -> None:
     assert ask(port, path)[0] == 404
 
 
-def test_a_page_of_another_site_is_refused(port: int) -> None:
+def test_a_page_of_another_site_is_refused(port: Server) -> None:
     assert ask(port, "/", "evil.example:80")[0] == 403
-    assert ask(port, "/", f"localhost:{port}")[0] == 200
+    assert ask(port, "/", **{"Sec-Fetch-Site": "cross-site"})[0] == 403
+    assert ask(port, "/", f"localhost:{port.server_port}", **{"Sec-Fetch-Site": "same-origin"})[0] == 200
 
 
-def test_a_port_that_is_taken_is_told(viewer: Viewer, port: int) -> None:
+def test_who_does_not_know_the_address_is_given_nothing(port: Server) -> None:
+    assert ask(port, "/", secret="")[0] == ask(port, "/", secret="guess")[0] == 404
+    assert ask(port, "/case/0/image0.nii.gz", secret="guess")[0] == 404
+
+
+def test_a_port_that_is_taken_is_told(viewer: Viewer, port: Server) -> None:
     with pytest.raises(BadUsage, match="take another one"):
-        server(viewer, port)
+        server(viewer, port.server_port)
 
 
 def test_a_case_that_cannot_be_read_is_told_and_the_others_are_shown(copy: Path) -> None:
@@ -101,7 +109,7 @@ def test_a_case_that_cannot_be_read_is_told_and_the_others_are_shown(copy: Path)
     with server(found, 0) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
-        assert ask(running.server_port, "/case/0/image0.nii.gz")[0] == 500
-        assert ask(running.server_port, "/case/1/image0.nii.gz")[0] == 200
+        assert ask(running, "/case/0/image0.nii.gz")[0] == 500
+        assert ask(running, "/case/1/image0.nii.gz")[0] == 200
         running.shutdown()
         thread.join()

@@ -111,8 +111,8 @@ COMPARED = Compared(
     parameters=9,
 )  # fmt: skip
 CLEANING = Cleaning(steps=(PART,), tried=(PART,), before={"a": 0.5}, after={"a": None}, nested={"a": 0.75})
-DOUBT = Doubt(box=((0, 1), (2, 3)), said="a", label="b", voxels=4, weight=2.5)
-CERTAIN = CaseCertainty(counts=(1, 2), right=(0, 2), doubt=0.5, doubts=(DOUBT,))
+DOUBT = Doubt(box=((0, 1), (2, 3)), at=(0, 2), said="a", label="b", voxels=4, weight=2.5)
+CERTAIN = CaseCertainty(counts=(1, 2), sure=(0.5, 1.5), right=(0, 2), weight=2.5, above=5.0, doubts=(DOUBT,))
 ONE_OF_EACH: list[Record] = [
     PART, Channel(name="t1", kind="mr"), CASE, QUESTION, DATASET, FOLDS, FAULT, INTENSITY, FACTS,
     Values(whole=True, bits=1, saturated=0.5), Objects(count=1, sizes=(0.5,) * 5, border=2.0, edge=1.0),

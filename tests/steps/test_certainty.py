@@ -41,6 +41,7 @@ def test_who_is_right_as_often_as_sure_is_calibrated() -> None:
     (bin,) = np.flatnonzero(found.counts)
     assert bin == int(0.751 * BINS) and found.counts[bin] == reference.size
     assert found.right[bin] / found.counts[bin] == pytest.approx(0.75, abs=0.02)
+    assert found.sure[bin] / found.counts[bin] == pytest.approx(0.751)
 
 
 def test_a_label_that_is_missing_is_doubted_where_it_should_be() -> None:
@@ -52,14 +53,15 @@ def test_a_label_that_is_missing_is_doubted_where_it_should_be() -> None:
     assert doubt.box == ((2, 5), (3, 8), (10, 14)) and doubt.voxels == 4 * 6 * 5
     assert (doubt.said, doubt.label) == ("liver", "background")
     assert doubt.weight == pytest.approx(120 * 2 * 0.85, rel=0.01)
-    assert found.doubt == pytest.approx(120 * 0.85 / 121, rel=0.01)
+    assert found.weight == doubt.weight and found.above == 121 * 2
+    assert 2 <= doubt.at[0] <= 5 and 3 <= doubt.at[1] <= 8 and 10 <= doubt.at[2] <= 14
 
 
 def test_what_is_right_unsure_or_ignored_is_not_doubted() -> None:
     reference = np.zeros((8, 10, 10), np.uint8)
     prediction = reference.copy()
     prediction[2:5, 2:5, 2:5] = 1
-    assert weighed(prediction, prediction).doubt == 0
+    assert weighed(prediction, prediction).weight == 0
     assert weighed(reference, prediction, sure=0.6).doubts == ()
     ignored = np.where(prediction == 1, IGNORE, 0).astype(np.uint8)
     found = weighed(ignored, prediction)

@@ -113,13 +113,13 @@ def test_names_that_need_quotes_are_parts_too() -> None:
 def really(scenes: dict[str, tuple[np.ndarray, np.ndarray]]):
     """The Dice of a case when steps are done."""
 
-    def after(name: str, steps: tuple[Part, ...]) -> np.ndarray:
+    def one(name: str, steps: tuple[Part, ...]) -> np.ndarray:
         prediction, reference = scenes[name]
         label = applied(prediction, acts(steps, {"a": 1}), (1.0, 1.0))
         hits, total = (label & reference).sum(), label.sum() + reference.sum()
         return np.array([2 * hits / total])
 
-    return after
+    return lambda wanted: [one(*job) for job in wanted]
 
 
 def test_the_gain_that_is_told_is_that_of_cases_it_was_not_chosen_on() -> None:
@@ -153,4 +153,4 @@ def test_with_one_fold_nothing_is_taken() -> None:
     scenes = {f"c{n}": scene(rng, specks=True, hole=False) for n in range(4)}
     known = {name: facts(*pair, [1], (1.0, 1.0), 0) for name, pair in scenes.items()}
     found = choose(known, ["a"], really(scenes))
-    assert found.tried and found.steps == () and found.nested == {}
+    assert found.tried == found.steps == () and found.nested == {} and found.before["a"] is not None
