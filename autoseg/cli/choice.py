@@ -22,6 +22,9 @@ from autoseg.cli.session import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from autoseg.pipeline.fold_cases import Wish
     from autoseg.records import Plan
 
 seed_option = click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
@@ -32,6 +35,7 @@ seed_option = click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=
 @click.option("--budget", help="For all runs together, like 2h: every run gets an equal part.")
 @click.option("--steps", type=click.IntRange(1), help="Of every run, in place of --budget or the plan's.")
 @click.option("--fresh", is_flag=True, help="Train all of them anew; earlier runs are kept beside them.")
+@click.option("--leave-site-out", is_flag=True, help="Train a fold for each site instead, beside the task's own folds.")
 @click.option("--skip-bad", is_flag=True, help="Train without the cases that cannot be used.")
 @seed_option
 @task_option
@@ -42,7 +46,8 @@ seed_option = click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=
 @click.pass_context
 def crossval(
     context: click.RichContext, /, configurations: tuple[str, ...], budget: str | None, steps: int | None,
-    task: str | None, plan: str | None, as_json: bool, device: str, workers: int | None, **options: Any,
+    task: str | None, plan: str | None, as_json: bool, device: str, workers: int | None, leave_site_out: bool,
+    **options: Any,
 ) -> None:  # fmt: skip
     """Train what is missing of all folds of the CONFIGURATIONS (all of the plan, if none is named), then choose."""
     from autoseg.pipeline.crossval import train_missing
@@ -59,9 +64,29 @@ def crossval(
         plugins=session.plugins, **options,
     )  # fmt: skip
     devices = devices_of(device)
+    if leave_site_out:
+        _leave_out(session, made, titles, wish, devices, as_json)
+        return
     train_missing(session.home, made, titles, wish, devices, session.voice)
     _choose(session, made, titles, options["seed"], devices[0], workers, as_json)
     _report(session, made)
+
+
+def _leave_out(
+    session: Session, plan: Plan, titles: Sequence[str], wish: Wish, devices: list[str], as_json: bool
+) -> None:  # fmt: skip
+    """Folds by site, and the table."""
+    from dataclasses import asdict
+
+    from autoseg.pipeline.sites import leave_out
+
+    found = leave_out(session.home, plan, titles, wish, devices, session.voice)
+    if as_json:
+        echo_json([asdict(one) for one in found])
+        return
+    rows = [(one.configuration, one.site, str(one.cases), *map(show.number, (one.unseen, one.seen))) for one in found]
+    columns = ["configuration", "site", "cases", "Dice, site left out", "Dice, the task's own folds"]
+    table(f"{plan.task}, plan {plan.name}: sites", columns, rows)
 
 
 @click.command()

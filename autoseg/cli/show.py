@@ -114,16 +114,17 @@ def scores(title: str, scores: Scores, folder: Path) -> None:
 
 
 def _cells(means: Means, further: Sequence[str]) -> tuple[str, ...]:
-    rest = (_number(value) for value in (means.iou, means.precision, means.recall))
-    more = (_number(means.more.get(name)) for name in further)
+    rest = (number(value) for value in (means.iou, means.precision, means.recall))
+    more = (number(means.more.get(name)) for name in further)
     return (_interval(means.dice, means.intervals.get("dice")), *rest, *more, str(means.cases))
 
 
 def _interval(value: float | None, interval: tuple[float, float] | None) -> str:
-    return _number(value) + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+    return number(value) + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Four digits behind the point."""
     return "–" if value is None else f"{value:.4f}"
 
 
@@ -160,7 +161,7 @@ def _cleaning(cleaning: Cleaning) -> None:
     said = "taken" if cleaning.steps else "not taken, as it does not hold on cases that it was not chosen on"
     click.echo(f"postprocessing: {steps}: {said}")
     rows = [
-        (name, _number(before), _number(cleaning.after.get(name)), _number(cleaning.nested.get(name)))
+        (name, number(before), number(cleaning.after.get(name)), number(cleaning.nested.get(name)))
         for name, before in cleaning.before.items()
     ]
     table("", ["class", "Dice before", "after, as fitted", "after, on cases it was not chosen on"], rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from autoseg.image import IGNORE
 from autoseg.pipeline import out_of_fold, tasks
 from autoseg.pipeline.choosing import standing
 from autoseg.pipeline.ensembles import Held, as_measured, finished, placed
+from autoseg.pipeline.sites import compared
 from autoseg.pipeline.voice import Voice
 from autoseg.records import CaseCertainty, Choice, Configuration, Plan, Question, Scores
 from autoseg.steps import cases as casework
@@ -46,6 +48,7 @@ def report(home: Home, plan: Plan, voice: Voice) -> Path:
         chapters.training({name: runs[name].logged() for name in records}, records),
         chapters.compared(choice),
         chapters.results(scores, plan.question, sites),
+        chapters.sites([astuple(row) for row in compared(home, plan, choice.seed)]),
         *([] if changed else [chapters.calibration(_certain(home, plan, choice))]),
         chapters.cleaning(choice),
         *([] if changed else [_cases(home, plan, choice, scores, voice)]),

@@ -286,6 +286,19 @@ def _sites(scores: Scores, sites: Mapping[str, str]) -> dict[str, dict[str, floa
     }
 
 
+def sites(rows: Sequence[tuple[str, str, int, float | None, float | None]]) -> Section:
+    """Every site by networks that had seen none of it, beside those of the task's own folds.
+
+    Args:
+        rows: configuration, site, cases, Dice with the site left out, Dice in the task's folds.
+    """
+    header = ("configuration", "site", "cases", "Dice, site left out", "Dice, the task's own folds")
+    said = (
+        "Networks that had seen no case of a site, beside those of the task's own folds, which had seen others of it."
+    )
+    return Section("sites", "Sites left out", [Text(said), table("left-out", "", header, rows)] if rows else [])
+
+
 def _by(scores: Scores, what: str, found: Mapping[str, Mapping[str, Means | float | None]]) -> Iterator[Block]:
     if found:
         rows = [

@@ -26,9 +26,13 @@ class Current(Record):
 
 @dataclass(frozen=True)
 class Home:
-    """A folder with `datasets/`, `plans/` and `work/`."""
+    """A folder with `datasets/`, `plans/` and `work/`.
+
+    `corner` names a part of a task's work that has folds, runs and choices of its own; "" for the usual ones.
+    """
 
     root: Path
+    corner: str = ""
 
     def tasks(self) -> list[str]:
         """Names of all task folders."""
@@ -74,7 +78,10 @@ class Home:
         return file.with_name(f"{file.stem}.{configuration}.svg")
 
     def folds_file(self, task: str) -> Path:
-        return self.root / "plans" / f"{task}.{FOLDS}.json"
+        return self._work(task) / "folds.json" if self.corner else self.root / "plans" / f"{task}.{FOLDS}.json"
+
+    def _work(self, task: str) -> Path:
+        return self.root / "work" / task / self.corner
 
     def fingerprint_file(self, task: str) -> Path:
         return self.root / "work" / task / "fingerprint.json"
@@ -83,23 +90,23 @@ class Home:
         return Preprocessed(self.root / "work" / task / "preprocessed" / key)
 
     def run_folder(self, task: str, plan: str, configuration: str, fold: int | str, seed: int) -> RunFolder:
-        runs = self.root / "work" / task / "runs"
+        runs = self._work(task) / "runs"
         return RunFolder(runs / plan / configuration / f"fold_{fold}" / f"seed_{seed}")
 
     def runs(self, task: str, plan: str) -> list[RunFolder]:
         """The runs of a plan, those that were set aside left out."""
-        runs = (self.root / "work" / task / "runs" / plan).glob("*/fold_*/seed_*")
+        runs = (self._work(task) / "runs" / plan).glob("*/fold_*/seed_*")
         return [RunFolder(folder) for folder in sorted(runs) if ".old" not in folder.name]
 
     def ensembles(self, task: str, plan: str) -> Path:
         """Where lies what ensembles of a plan's configurations say of cases held out."""
-        return self.root / "work" / task / "ensembles" / plan
+        return self._work(task) / "ensembles" / plan
 
     def choice_file(self, task: str, plan: str) -> Path:
-        return self.root / "work" / task / "choices" / plan / "choice.json"
+        return self._work(task) / "choices" / plan / "choice.json"
 
     def report_file(self, task: str, plan: str, name: str = "report") -> Path:
-        return self.root / "work" / task / "reports" / plan / f"{name}.html"
+        return self._work(task) / "reports" / plan / f"{name}.html"
 
     def choice_scores_file(self, task: str, plan: str) -> Path:
         return self.choice_file(task, plan).with_name("scores.json")

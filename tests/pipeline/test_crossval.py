@@ -25,6 +25,8 @@ from tests.test_story import teller
 
 TITLES = ("2d", "3d")
 
+pytestmark = pytest.mark.xdist_group("crossed")  # one worker trains what all of these look at
+
 
 def label(file: Path) -> np.ndarray:
     return np.asarray(nibabel.load(file).dataobj)

@@ -16,7 +16,10 @@ from autoseg.store import Home
 from tests.pipeline.conftest import PLAN, TASK
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt install chromium")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt install chromium"),
+    pytest.mark.xdist_group("crossed"),
+]
 LOOK = """<script>
 addEventListener("load", () => {
   const slider = document.querySelector(".plane input"), picture = document.querySelector(".plane img");

@@ -18,6 +18,8 @@ from tests.test_story import teller
 
 VOID = {"meta", "input", "img", "br", "hr", "link", "path", "use", "rect", "image"}
 
+pytestmark = pytest.mark.xdist_group("crossed")  # one worker trains what all of these look at
+
 
 class Page(HTMLParser):
     """Tags that are closed in order, ids, and where links and pictures lead."""

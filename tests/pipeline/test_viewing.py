@@ -19,6 +19,8 @@ from autoseg.pipeline.viewing import Server, Viewer, server
 from autoseg.store import Home
 from tests.pipeline.conftest import PLAN, TASK
 
+pytestmark = pytest.mark.xdist_group("crossed")  # one worker trains what all of these look at
+
 
 @pytest.fixture(scope="module")
 def viewer(crossed: Path) -> Viewer:

@@ -1,0 +1,76 @@
+"""Leaving one site out: folds by site beside the task's own, and what both say of every site."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from autoseg.arrays.metrics import mean_of
+from autoseg.errors import BadUsage
+from autoseg.layouts.folds import SITE, site_folds
+from autoseg.pipeline.crossval import train_missing
+from autoseg.pipeline.fold_cases import Wish
+from autoseg.pipeline.tasks import dataset_of
+from autoseg.pipeline.voice import Voice
+from autoseg.records import Measures, Plan
+from autoseg.store import Home, save_record
+
+CORNER = "sites"
+
+
+@dataclass(frozen=True)
+class SiteRow:
+    """Of a configuration: the mean Dice over a site's cases by networks that had seen none of them, and by those of the
+    task's own folds, which had seen others of the site; None where these are not trained."""
+
+    configuration: str
+    site: str
+    cases: int
+    unseen: float | None
+    seen: float | None
+
+
+def leave_out(
+    home: Home, plan: Plan, titles: Sequence[str], wish: Wish, devices: Sequence[str], voice: Voice
+) -> list[SiteRow]:  # fmt: skip
+    """Trains what is missing of one fold per site, apart from the task's other runs. Raises: BadTask without sites."""
+    own, apart = home.folds(plan.task), replace(home, corner=CORNER)
+    if own is not None and own.by == SITE:
+        raise BadUsage("are by site already", where=f"the folds of {plan.task}", remedy="leave the option out")
+    dataset, _ = dataset_of(home, plan.task)
+    folds = site_folds(dataset.cases)
+    if folds != apart.folds(plan.task):
+        save_record(apart.folds_file(plan.task), folds)
+    train_missing(apart, plan, titles, wish, devices, voice)
+    return compared(home, plan, wish.seed)
+
+
+def compared(home: Home, plan: Plan, seed: int) -> list[SiteRow]:
+    """What has been trained so far, site by site."""
+    apart = replace(home, corner=CORNER)
+    folds = apart.folds(plan.task)
+    rows = []
+    for title in plan.configurations if folds is not None else ():
+        inside = _cases(home, plan, title, seed)
+        for number, site in enumerate(folds.names if folds else ()):
+            scores = apart.run_folder(plan.task, plan.name, title, number, seed).scores()
+            if scores is not None and scores.cases:
+                seen = [inside[case] for case in scores.cases if case in inside]
+                whole = len(seen) == len(scores.cases)
+                rows.append(SiteRow(title, site, len(scores.cases), scores.dice, _dice(seen) if whole else None))
+    return rows
+
+
+def _cases(home: Home, plan: Plan, title: str, seed: int) -> dict[str, dict[str, Measures]]:
+    """The measures of every case that a run of the task's own folds held out."""
+    folds = home.folds(plan.task)
+    found: dict[str, dict[str, Measures]] = {}
+    for number in range(len(folds.folds)) if folds is not None else ():
+        scores = home.run_folder(plan.task, plan.name, title, number, seed).scores()
+        found |= scores.cases if scores is not None else {}
+    return found
+
+
+def _dice(rows: Sequence[dict[str, Measures]]) -> float | None:
+    """The mean over classes of the mean over cases."""
+    return mean_of([mean_of([row[name].dice for row in rows]) for name in rows[0]]) if rows else None

@@ -1,0 +1,48 @@
+"""Sites left out, beside the task's own folds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from autoseg.store import Home
+from tests.test_story import teller
+
+TASK = "Task06_Sites"
+
+
+@pytest.fixture
+def sited(balls_3d: Path) -> Path:
+    """A home with ten volumes of two sites, and a plan with two folds that mix them."""
+    say, images = teller(balls_3d), balls_3d / "datasets" / "Task01_Balls"
+    rows = "".join(f"ball_{number:02d},{'north' if number < 4 else 'south'}\n" for number in range(10))
+    (balls_3d / "sites.csv").write_text(f"case,site\n{rows}")
+    say("add", TASK, "--images", f"{images}/imagesTr/*.nii.gz", "--labels", f"{images}/labelsTr/*.nii.gz",
+        "--sites", f"{balls_3d}/sites.csv:site")  # fmt: skip
+    say("plan", TASK, "--folds", "2")
+    return balls_3d
+
+
+def test_networks_that_had_seen_nothing_of_a_site_stand_beside_the_others(sited: Path) -> None:
+    say, home = teller(sited), Home(sited)
+    alone = json.loads(say("crossval", "3d", "--leave-site-out", "--steps", "6", "--device", "cpu", "--json").stdout)
+    assert [(one["site"], one["cases"], one["seen"]) for one in alone] == [("north", 4, None), ("south", 6, None)]
+    before = home.folds(TASK)
+    say("crossval", "3d", "--steps", "6", "--device", "cpu")
+    assert home.folds(TASK) == before and before is not None and len(before.folds) == 2
+    both = say("crossval", "3d", "--leave-site-out", "--steps", "6", "--device", "cpu")
+    assert "Dice, site left out" in both.stdout and "–" not in both.stdout
+    run = Home(sited, "sites").run_folder(TASK, "default", "3d", 0, 0)
+    scores = run.scores()
+    assert scores is not None and set(scores.cases) == {f"ball_{number:02d}" for number in range(4)}
+    assert len(home.runs(TASK, "default")) == 2  # predict takes none of the site's
+    say("report")
+    assert "Sites left out" in home.report_file(TASK, "default").read_text("utf-8")
+
+
+def test_a_task_without_sites_is_told_so(balls_3d: Path) -> None:
+    say = teller(balls_3d)
+    say("plan", "Task01")
+    assert "have no site" in say("crossval", "3d", "--leave-site-out", "--steps", "2", ends=2).stderr
