@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +110,6 @@ def resident(spec: dict[str, Any]) -> list[tuple[int, int]]:
     """(step, bytes) of a run of `autoseg train` as it goes."""
     import torch
 
-    from autoseg.pipeline import planning
     from autoseg.pipeline.fold_cases import Wish
     from autoseg.pipeline.training import train
     from autoseg.store import Home
@@ -133,16 +134,29 @@ def resident(spec: dict[str, Any]) -> list[tuple[int, int]]:
                 yield item
 
     with tempfile.TemporaryDirectory() as folder:
+        # in a process of its own: what planning leaves in the memory is not training's
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            pool.submit(_laid, folder, spec["cases"], spec["seed"]).result()
         home = Home(Path(folder))
-        balls_task(home.task_folder("Balls"), spec["cases"], (24, 24, 24), spec["seed"])
-        voice = Looking()
-        small = {"features": [4, 8], "strides": [[1] * 3, [2] * 3], "kernels": [[3] * 3] * 2, "depths": [1, 1],
-                 "decoder_depths": [1]}  # fmt: skip
-        changes: dict[str, Any] = {f"configurations.3d.network.{field}": value for field, value in small.items()}
-        changes |= {"configurations.3d.batch": 2, "configurations.3d.patch": [16, 16, 16]}
-        plan = planning.make_plan(home, "Balls", voice, device="cpu", changes=changes, workers=1)
+        plan, voice = home.plan("Balls", "default"), Looking()
         train(home, plan, Wish("3d", 0, spec["steps"], device="cpu", workers=1), voice)
     return seen
+
+
+def _laid(folder: str, cases: int, seed: int) -> None:
+    """A task of small volumes, planned and preprocessed."""
+    from autoseg.pipeline import planning, tasks
+    from autoseg.pipeline.voice import Silent
+    from autoseg.store import Home
+
+    home = Home(Path(folder))
+    balls_task(home.task_folder("Balls"), cases, (24, 24, 24), seed)
+    small = {"features": [4, 8], "strides": [[1] * 3, [2] * 3], "kernels": [[3] * 3] * 2, "depths": [1, 1],
+             "decoder_depths": [1]}  # fmt: skip
+    changes: dict[str, Any] = {f"configurations.3d.network.{field}": value for field, value in small.items()}
+    changes |= {"configurations.3d.batch": 2, "configurations.3d.patch": [16, 16, 16]}
+    plan = planning.make_plan(home, "Balls", Silent(), device="cpu", changes=changes, workers=1)
+    tasks.prepare(home, plan, ["3d"], Silent(), 1)
 
 
 def _resident() -> int:
