@@ -232,7 +232,7 @@ def test_an_insert_that_is_wrong_in_training_or_prediction_is_named_before_eithe
     [
         lambda module, x: x * 2 if x.mean() > 0 else x,
         lambda module, x: x / max(1.0, float(x.abs().max())),
-        lambda module, x: x + torch.from_numpy(x.detach().numpy().copy()),
+        lambda module, x: x + torch.from_numpy(x.detach().float().numpy().copy()).to(x),
         lambda module, x: x * torch.ones(1, 32, 1, 1, 1),
     ],
 )
