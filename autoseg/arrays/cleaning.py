@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
 
-import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.arrays import strips
 from autoseg.arrays.boxes import bounding_box
-from autoseg.arrays.components import label_components
+from autoseg.arrays.components import numbered
+from autoseg.arrays.strips import Rows
 from autoseg.image import Mask
 
 Labels = NDArray[np.uint8]  # (*S), class indices; 0 is the background
@@ -24,12 +26,9 @@ def keep_largest(classes: dict[str, int], label: str | None = None) -> Act:
         classes: the index of every class above the background, by name.
         label: the class; all of them as one where none is named.
     """
-    chosen = _chosen(classes, label)
-
-    def act(labels: Labels, spacing: Sequence[float]) -> Labels:
-        return _kept(labels, chosen, lambda sizes: np.arange(len(sizes)) == (sizes.argmax() if len(sizes) else 0))
-
-    return act
+    return Removal(
+        _chosen(classes, label), lambda sizes: np.arange(len(sizes)) == (sizes.argmax() if len(sizes) else 0)
+    )  # fmt: skip
 
 
 def remove_small(classes: dict[str, int], size: float, label: str | None = None) -> Act:
@@ -41,12 +40,7 @@ def remove_small(classes: dict[str, int], size: float, label: str | None = None)
     """
     if not size > 0:
         raise ValueError(f"size is {size}: want above 0")
-    chosen = _chosen(classes, label)
-
-    def act(labels: Labels, spacing: Sequence[float]) -> Labels:
-        return _kept(labels, chosen, lambda sizes: sizes * prod(spacing) >= size)
-
-    return act
+    return Removal(_chosen(classes, label), lambda sizes: sizes >= size)
 
 
 def fill_holes(classes: dict[str, int], label: str) -> Act:
@@ -56,13 +50,60 @@ def fill_holes(classes: dict[str, int], label: str) -> Act:
         classes, label: as of `keep_largest`.
     """
     (index,) = _chosen(classes, label)
+    return Filling(index)
 
-    def act(labels: Labels, spacing: Sequence[float]) -> Labels:
+
+@dataclass(frozen=True)
+class Removal:
+    """Takes away the connected objects of the chosen classes, as one, that `which` does not keep by their sizes."""
+
+    chosen: Sequence[int]
+    which: Callable[[NDArray[np.float64]], Mask]
+
+    def __call__(self, labels: Labels, spacing: Sequence[float]) -> Labels:
+        numbers, found = numbered(self._mask(labels))
+        sizes = np.bincount(numbers.ravel(), minlength=found + 1)[1:].astype(np.float64)
+        return _without(labels, numbers, self.which(sizes * prod(spacing)))
+
+    def in_strips(self, label: Rows, each: int, spacing: Sequence[float]) -> None:
+        """Does it to a label that is looked at `each` rows at a time."""
+        found = strips.joined(label, each, self._mask)
+        keep = self.which(found.sizes.astype(np.float64) * prod(spacing))
+        for rows, objects in zip(strips.parts(label, each), found.objects, strict=True):
+            strip = label[rows]
+            label[rows] = _without(strip, numbered(self._mask(strip))[0], keep[objects])
+
+    def _mask(self, labels: Labels) -> Labels:
+        table = np.zeros(256, np.uint8)
+        table[list(self.chosen)] = 1
+        found: Labels = table[labels]
+        return found
+
+
+@dataclass(frozen=True)
+class Filling:
+    """Gives a class the background that it encloses."""
+
+    index: int
+
+    def __call__(self, labels: Labels, spacing: Sequence[float]) -> Labels:
         filled: Labels = labels.copy()
-        filled[holes(labels == index) & (labels == 0)] = index
+        filled[holes(labels == self.index) & (labels == 0)] = self.index
         return filled
 
-    return act
+    def in_strips(self, label: Rows, each: int, spacing: Sequence[float]) -> None:
+        """As of `Removal`."""
+        if sum(size > 1 for size in label.shape) < 2:
+            return
+        found = strips.joined(label, each, self._around, corners=False)
+        for rows, objects in zip(strips.parts(label, each), found.objects, strict=True):
+            strip = label[rows]
+            enclosed = np.concatenate([[False], ~found.open[objects]])[numbered(self._around(strip), corners=False)[0]]
+            label[rows] = np.where(enclosed & (strip == 0), np.uint8(self.index), strip)
+
+    def _around(self, labels: Labels) -> Labels:
+        around: Labels = (labels != self.index).view(np.uint8)
+        return around
 
 
 def holes(mask: Mask) -> Mask:
@@ -77,7 +118,7 @@ def holes(mask: Mask) -> Mask:
     walls = [int(size > 1) for size in mask.shape]  # what is enclosed lies in the mask's box
     outside = np.pad(~mask[box], [(wall, wall) for wall in walls], constant_values=True)
     # over faces, as the mask itself is connected over corners
-    numbers = cc3d.connected_components(outside.view(np.uint8), connectivity=6 if mask.ndim == 3 else 4)
+    numbers, _ = numbered(outside, corners=False)
     around = tuple(slice(wall, -wall or None) for wall in walls)
     enclosed[box] = (outside & (numbers != numbers.flat[0]))[around]
     return enclosed
@@ -91,11 +132,7 @@ def _chosen(classes: dict[str, int], label: str | None) -> list[int]:
     return [classes[label]]
 
 
-def _kept(labels: Labels, chosen: Sequence[int], which: Callable[[NDArray[np.int64]], Mask]) -> Labels:
-    """The labels without the objects of the chosen classes, as one, whose sizes are not `which`."""
-    table = np.zeros(256, np.uint8)
-    table[list(chosen)] = 1
-    found = label_components(table[labels])
-    keep = np.concatenate([[True], which(found.sizes)])
-    kept: Labels = np.where(keep[found.numbers], labels, 0).astype(np.uint8)
-    return kept
+def _without(labels: Labels, numbers: NDArray[np.unsignedinteger], keep: Mask) -> Labels:
+    """The labels without the numbered objects that are not kept."""
+    found: Labels = np.where(np.concatenate([[True], keep])[numbers], labels, 0).astype(np.uint8)
+    return found

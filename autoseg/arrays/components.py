@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from autoseg.image import Mask
 
+CONNECTIVITY = {(2, True): 8, (3, True): 26, (2, False): 4, (3, False): 6}  # by axes, and whether over corners
+
 
 class Components(NamedTuple):
     """The connected components of a label.
@@ -33,7 +35,7 @@ def label_components(labels: NDArray[np.uint8]) -> Components:
 
     Returns: components numbered in the order in which they are met; none for an empty label.
     """
-    numbers, found = _numbered(labels)
+    numbers, found = numbered(labels)
     classes = np.zeros(found + 1, dtype=np.uint8)
     classes[numbers.ravel()] = labels.ravel()
     sizes = np.bincount(numbers.ravel(), minlength=found + 1)
@@ -49,18 +51,18 @@ def touching(components: Components, where: Mask) -> Mask:
 
 def count(mask: Mask) -> int:
     """Number of components of a mask (y, x) or (z, y, x); 0 when it is empty."""
-    return _numbered(mask)[1]
+    return numbered(mask)[1]
 
 
 def sizes(mask: Mask) -> NDArray[np.int64]:
     """Voxels of each component of a mask, (N,); empty for an empty mask."""
-    numbers, found = _numbered(mask)
+    numbers, found = numbered(mask)
     return np.bincount(numbers.ravel(), minlength=found + 1)[1:].astype(np.int64)
 
 
 def keep_largest(mask: Mask) -> Mask:
     """The largest component of a mask, the first met among equals; all False for an empty mask."""
-    numbers, found = _numbered(mask)
+    numbers, found = numbered(mask)
     if found == 0:
         return np.zeros(mask.shape, dtype=bool)
     voxels = np.bincount(numbers.ravel(), minlength=found + 1)
@@ -68,7 +70,12 @@ def keep_largest(mask: Mask) -> Mask:
     return largest
 
 
-def _numbered(labels: NDArray[Any]) -> tuple[NDArray[Any], int]:
+def numbered(labels: NDArray[Any], corners: bool = True) -> tuple[NDArray[Any], int]:
+    """The number of the component of every voxel, from 1, 0 for background, and how many there are.
+
+    Args:
+        corners: whether voxels that share no more than a corner belong together.
+    """
     if labels.ndim not in (2, 3):
         raise ValueError(f"components of {labels.ndim} axes: want (y, x) or (z, y, x)")
     if not labels.size:
@@ -76,6 +83,6 @@ def _numbered(labels: NDArray[Any]) -> tuple[NDArray[Any], int]:
     if labels.dtype == bool:  # cc3d 4.1 fails on bool volumes one voxel thick: its table is too short
         labels = labels.view(np.uint8)
     numbers, found = cc3d.connected_components(
-        np.ascontiguousarray(labels), connectivity=26 if labels.ndim == 3 else 8, return_N=True
+        np.ascontiguousarray(labels), connectivity=CONNECTIVITY[labels.ndim, corners], return_N=True
     )
     return numbers, int(found)

@@ -79,8 +79,8 @@ def _facts(record: PackedModel) -> Iterator[tuple[str, str]]:
     if seen is not None:
         spacing = " × ".join(map(_span, seen.spacing))
         yield "trained on", f"{seen.cases} images" + ("" if seen.unit == "pixels" else f" of {spacing} {seen.unit}")
-    if record.cleaning:
-        yield "postprocessing", _plain(", ".join(part.text for part in record.cleaning))
+    if done := record.cleaning.texts:
+        yield "postprocessing", _plain(", ".join(done))
     if plugins := sorted({name for member in record.members for name in member.plugins}):
         yield "plug-ins", _plain(", ".join(plugins))
     yield "made", _plain(f"{record.created} by autoseg {record.version}")

@@ -132,7 +132,7 @@ def choice(choice: Chosen, file: Path) -> None:
     """The comparison, the model that is taken and why, what postprocessing brings, and what the figures mean."""
     rows = [_row(one, one.configurations == choice.configurations) for one in choice.table]
     title = f"{choice.task}, plan {choice.plan}: {choice.cases} cases held out, of {choice.groups} groups"
-    columns = ["", "model", "Dice [95 %]", "behind the best [95 %]", "seconds per case", "parameters"]
+    columns = ["", "model", "Dice [95 %]", "behind the best [95 %]", "seconds per case", "parameters", "training, GB"]
     table(title, columns, rows)
     click.echo(f"taken: {' + '.join(choice.configurations)}: {choice.because}")
     if choice.nested is not None and len(choice.table) > 1:
@@ -149,19 +149,14 @@ def _row(one: Compared, taken: bool) -> tuple[str, ...]:
     behind = "" if one.behind == 0 else _interval(one.behind, one.apart)
     return (
         "→" if taken else "", one.name, _interval(one.dice, one.interval), behind, f"{one.seconds:.2f}",
-        f"{one.parameters:,}",
+        f"{one.parameters:,}", f"{one.memory / 1e9:.2f}",
     )  # fmt: skip
 
 
 def _cleaning(cleaning: Cleaning) -> None:
-    if not cleaning.tried:
-        click.echo("postprocessing: none" + (", as no step raises the Dice" if cleaning.before else ""))
+    if not cleaning.tried.texts:
+        click.echo("postprocessing: none" + (", as nothing raises the Dice" if cleaning.before else ""))
         return
-    steps = ", ".join(part.text for part in cleaning.tried)
-    said = "taken" if cleaning.steps else "not taken, as it does not hold on cases that it was not chosen on"
-    click.echo(f"postprocessing: {steps}: {said}")
-    rows = [
-        (name, number(before), number(cleaning.after.get(name)), number(cleaning.nested.get(name)))
-        for name, before in cleaning.before.items()
-    ]
-    table("", ["class", "Dice before", "after, as fitted", "after, on cases it was not chosen on"], rows)
+    click.echo(f"postprocessing: {cleaning.said}")
+    header, rows = cleaning.gains
+    table("", [*header], [tuple(one if isinstance(one, str) else number(one) for one in row) for row in rows])

@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from autoseg import engine
-from autoseg.errors import BadUsage
+from autoseg.errors import BadFile, BadInput, BadUsage
 from autoseg.pipeline import out_of_fold
 from autoseg.pipeline.ensembles import Finished, Held, Titles, finished, held_out, models_of
+from autoseg.pipeline.levels import levels_beside
 from autoseg.pipeline.out_of_fold import Indices, Pair, pair_of
 from autoseg.pipeline.prediction import load_model
+from autoseg.pipeline.pricing import of_depths
 from autoseg.pipeline.voice import Voice
-from autoseg.records import CaseFacts, Choice, Cleaning, Compared, Part, Plan, Question
+from autoseg.records import CaseFacts, Choice, Cleaning, Compared, Plan, Postprocessing, Pruned, Question
 from autoseg.steps import cases as casework
 from autoseg.steps import choose as choosing
 from autoseg.steps import evaluate, postprocess
-from autoseg.store import Home, save_record
+from autoseg.store import Home, read_indices, save_record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,6 +49,7 @@ def choose_model(
     held = held_out(home, done, device, plugins, voice)
     if not held:
         raise BadUsage("no case was held out", where=plan.task, remedy="plan with several folds")
+    before = _before(home, plan)
     models, place, known = models_of([*done.runs]), home.task_folder(plan.task), _facts_of(home, done)
 
     def pairs(way: Titles) -> list[Pair]:
@@ -62,13 +65,38 @@ def choose_model(
     choice = Choice(
         task=plan.task, plan=plan.name, seed=seed, configurations=taken, because=_because(verdict),
         table=tuple(_compared(row, models, prices) for row in verdict.rows), nested=verdict.nested,
+        depths=_depths(home, done, before, device, plugins, voice),
         cleaning=work.cleaning(held, pairs(taken)), runs=done.contents, cases=len(held), groups=len(set(groups)),
     )  # fmt: skip
     voxel = statistics.median([max(facts.spacing) for facts in known.values() if facts.spacing] or [1.0])
-    scored = out_of_fold.scored(held, pairs(taken), choice.cleaning.steps, plan.question, voxel, workers, voice)
+    scored = out_of_fold.scored(held, pairs(taken), choice.cleaning.taken, plan.question, voxel, workers, voice)
     save_record(home.choice_scores_file(plan.task, plan.name), scored)
     save_record(home.choice_file(plan.task, plan.name), choice)
     return choice
+
+
+def _before(home: Home, plan: Plan) -> Choice | None:
+    """What was chosen before, as far as it can be read."""
+    try:
+        return home.choice(plan.task, plan.name)
+    except BadFile:
+        return None
+
+
+def _depths(
+    home: Home, done: Finished, before: Choice | None, device: str, plugins: Mapping[str, str], voice: Voice
+) -> tuple[Pruned, ...]:  # fmt: skip
+    """What depths of networks cost and bring; of runs that have not changed that is known."""
+    found: list[Pruned] = []
+    for title, runs in done.runs.items():
+        if before is not None and before.runs.get(title) == done.contents[title]:
+            found += [row for row in before.depths if row.configuration == title]
+            continue
+        try:
+            found += of_depths(home, runs, device, plugins, voice)
+        except BadInput as problem:
+            voice.say(f"the depths of {title} are not measured: {problem}")
+    return tuple(found)
 
 
 def _facts_of(home: Home, done: Finished) -> dict[str, CaseFacts]:
@@ -100,6 +128,7 @@ def _compared(row: Row, models: Sequence[Titles], prices: Mapping[str, _Price]) 
     return Compared(
         name=row.name, configurations=way, dice=row.dice, interval=row.interval, behind=row.behind, apart=row.apart,
         seconds=row.cost, parameters=sum(prices[title].parameters for title in way),
+        memory=max(prices[title].memory for title in way),
     )  # fmt: skip
 
 
@@ -134,15 +163,22 @@ class _Work:
             self.voice.say(f"no postprocessing: {what}")
             return Cleaning()
         jobs = [(pair, one.fold) for pair, one in zip(pairs, held, strict=True)]
-        found = self._each(partial(_facts, question=question), jobs, "looking for postprocessing")
+        first = None
+        try:
+            odds = self._each(partial(_odds, question=question), jobs, "looking for thresholds")
+            first = postprocess.thresholds(odds, question.foreground)
+        except BadFile as problem:
+            self.voice.say(f"no thresholds: {problem}")
+        taken = Postprocessing(thresholds=dict(first.taken) if first else {})
+        found = self._each(partial(_facts, question=question, after=taken), jobs, "looking for postprocessing")
         by_name = {one.files.id: pair for pair, one in zip(pairs, held, strict=True)}
 
-        def after(wanted: Sequence[tuple[str, tuple[Part, ...]]]) -> list[NDArray[np.float64]]:
-            done = [(by_name[case], steps) for case, steps in wanted]
+        def after(wanted: Sequence[tuple[str, Postprocessing]]) -> list[NDArray[np.float64]]:
+            done = [(by_name[case], what) for case, what in wanted]
             return self._each(partial(_cleaned_dice, question=question), done, "trying postprocessing")
 
         known = {one.files.id: facts for one, facts in zip(held, found, strict=True)}
-        return postprocess.choose(known, question.foreground, after)
+        return postprocess.choose(known, question.foreground, after, first)
 
 
 def _dice_of(pairs: Sequence[Pair], question: Question) -> NDArray[np.float64]:
@@ -158,16 +194,23 @@ def _row(prediction: Indices, reference: Indices, question: Question) -> list[fl
     return [np.nan if value is None else value for value in dice]
 
 
-def _facts(job: tuple[Pair, int], question: Question) -> postprocess.Facts:
+def _odds(job: tuple[Pair, int], question: Question) -> postprocess.Odds:
     pair, fold = job
-    prediction, reference, truth = out_of_fold.read(pair, question)
+    reference, _ = out_of_fold.reference_of(pair, question)
+    indices = [question.classes.index(name) for name in question.foreground]
+    return postprocess.odds(read_indices(levels_beside(pair.prediction)), reference, indices, fold)
+
+
+def _facts(job: tuple[Pair, int], question: Question, after: Postprocessing) -> postprocess.Facts:
+    pair, fold = job
+    prediction, reference, truth = out_of_fold.read(pair, question, after)
     indices = [question.classes.index(name) for name in question.foreground]
     return postprocess.facts(prediction, reference, indices, truth.spacing, fold)
 
 
-def _cleaned_dice(job: tuple[Pair, tuple[Part, ...]], question: Question) -> NDArray[np.float64]:
-    pair, steps = job
-    prediction, reference, _ = out_of_fold.read(pair, question, steps)
+def _cleaned_dice(job: tuple[Pair, Postprocessing], question: Question) -> NDArray[np.float64]:
+    pair, what = job
+    prediction, reference, _ = out_of_fold.read(pair, question, what)
     return np.array(_row(prediction, reference, question), np.float64)
 
 
@@ -177,10 +220,11 @@ def _cleaned_dice(job: tuple[Pair, tuple[Part, ...]], question: Question) -> NDA
 @dataclass(frozen=True)
 class _Price:
     """Of a configuration: seconds to predict a case of middling size by one fold's networks, what a cascade goes on
-    from with it, and their parameters."""
+    from with it, their parameters, and the bytes of a step of its training."""
 
     seconds: float
     parameters: int
+    memory: int
 
 
 def _prices(home: Home, done: Finished, device: str, plugins: Mapping[str, str]) -> dict[str, _Price]:
@@ -206,6 +250,8 @@ def _prices(home: Home, done: Finished, device: str, plugins: Mapping[str, str])
             times.append(time.perf_counter() - began)
         networks = [*model.networks, *(model.earlier.networks if model.earlier else ())]
         found[title] = _Price(
-            statistics.median(times[1:]), sum(one.numel() for net in networks for one in net.parameters())
+            statistics.median(times[1:]),
+            sum(one.numel() for net in networks for one in net.parameters()),
+            model.run.settings.memory.bytes,
         )
     return found

@@ -56,7 +56,7 @@ def standing(home: Home, plan: Plan, voice: Voice) -> Choice | None:
             if content_of(home.run_folder(plan.task, plan.name, title, fold, choice.seed)) != content:
                 voice.say(f"fold {fold} of {title} has changed since a model was chosen, which is not used: {again}")
                 return None
-    steps = ", ".join(part.text for part in choice.cleaning.steps)
+    steps = ", ".join(choice.cleaning.taken.texts)
     cleaned = f", then {steps}" if steps else ""
     voice.say(f"the model that was chosen: {' + '.join(choice.configurations)}{cleaned}")
     return choice

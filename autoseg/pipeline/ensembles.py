@@ -11,19 +11,18 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from autoseg.errors import BadUsage
 from autoseg.pipeline import tasks
 from autoseg.pipeline.choosing import command, complete
 from autoseg.pipeline.ledger import Ledger, content_of
+from autoseg.pipeline.levels import Levels, certainty_beside, levels_beside
 from autoseg.pipeline.predicted import content_of as said_by
 from autoseg.pipeline.predicted import label_file, lacking
 from autoseg.pipeline.prediction import Model, load_model
 from autoseg.pipeline.voice import Voice
 from autoseg.records import CaseFiles, Dataset, Folds, Made, Plan, alike, digest
 from autoseg.steps import cases as casework
-from autoseg.store import Home, RunFolder, lock, whole
+from autoseg.store import Home, RunFolder, lock, save_record, whole
 
 if TYPE_CHECKING:
     from autoseg.image import Array
@@ -223,7 +222,7 @@ class _Predicting:
             way, labels = self._way(fold), {one: held.labels[one] for one in self.ensembles}
             content = self.done.content(files)
             made = self.ledger.stands(files.id, content, way)
-            names = [str(label.relative_to(self.out)) for label in labels.values()]
+            names = [str(file.relative_to(self.out)) for label in labels.values() for file in self._files(label)]
             if made is None or sorted(made.outputs) != sorted(names):
                 if fold not in models:
                     models = {fold: self._models(fold)}  # one fold's are held
@@ -231,6 +230,11 @@ class _Predicting:
                 outputs = {name: content_of([self.out / name]) for name in names}
                 self.ledger.add(Made(case=files.id, inputs=content, way=way, outputs=outputs))
             yield files.id
+
+    def _files(self, label: Path) -> list[Path]:
+        question = self.done.plan.question
+        levels = [levels_beside(label)] if question.background and not question.regions else []
+        return [label, certainty_beside(label), *levels]
 
     def _way(self, fold: int) -> str:
         """A hash of the runs of a fold."""
@@ -242,23 +246,28 @@ class _Predicting:
 
     def _predict(self, models: Sequence[Model], files: CaseFiles, fold: int, labels: Mapping[Titles, Path]) -> None:
         from autoseg.steps import predict as step
+        from autoseg.steps.certainty import Weighing
 
         question = self.done.plan.question
-        image = casework.read_image(
-            [self.home.task_folder(self.done.plan.task) / name for name in files.images], question
-        )
-        how = models[0].how(views=len(models))
+        case = casework.load(self.home.task_folder(self.done.plan.task), files, question)
+        assert case.label is not None
+        image, reference = case.image, casework.to_indices(case.label, question, case.image.valid, files.id)
+        how = models[0].how(views=len(models), probabilities=True)
         views = [one for model in models for one in model.views(image, how, self._before(model, files, fold))]
         among = [[self.titles.index(title) for title in way] for way in labels]
-        made = [np.zeros(image.shape, np.uint8) for _ in labels]
-        for box, indices in step.ways(views, question, how, among):
-            for label, part in zip(made, indices, strict=True):
-                label[box] = part
+        levels = [Levels(image.shape, question) for _ in labels]
+        sure = [Weighing(reference, question, image.spacing) for _ in labels]
+        for parts in step.ways(views, question, how, among):
+            for number, part in enumerate(parts):
+                levels[number].take(part)
+                sure[number].take(part)
         reader = casework.reader_of(question)
-        for target, label in zip(labels.values(), made, strict=True):
+        for number, target in enumerate(labels.values()):
             target.parent.mkdir(parents=True, exist_ok=True)
+            levels[number].save(target)
+            save_record(certainty_beside(target), sure[number].close())
             with whole(target) as temporary:
-                reader.write_label(temporary, casework.to_values(label, question), image)
+                reader.write_label(temporary, casework.to_values(sure[number].said, question), image)
 
     def _before(self, model: Model, files: CaseFiles, fold: int) -> Array | None:
         """What a cascade's earlier stage said of the case when it was held out."""

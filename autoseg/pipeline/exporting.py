@@ -13,6 +13,7 @@ from autoseg.pipeline.models import NO_PLUGINS, network_of
 from autoseg.pipeline.voice import Voice
 from autoseg.plugins import require
 from autoseg.records import (
+    NOTHING,
     Checkpoint,
     Choice,
     Configuration,
@@ -59,7 +60,7 @@ def export(
             version=__version__, created=datetime.now(timezone.utc).date().isoformat(), task=first.task,
             plan=first.plan, decisions=digest(plan), measured=plan.fingerprint, question=_nameless(first.question),
             configurations=titles, members=tuple(members), validation=_validation(home, chosen, choice, voice),
-            seen=_seen(home, first, plan.fingerprint, voice), cleaning=choice.cleaning.steps if choice else (),
+            seen=_seen(home, first, plan.fingerprint, voice), cleaning=choice.cleaning.taken if choice else NOTHING,
         )  # fmt: skip
         write_record(folder, made, card(made))
         packed, found = open_packed(folder)
@@ -152,7 +153,7 @@ def _validation(
     }
     scores = home.choice_scores(choice.task, choice.plan) if choice else None
     if choice is not None and scores is not None:
-        cleaned = ", postprocessed" if choice.cleaning.steps else ""
+        cleaned = ", postprocessed" if choice.cleaning.taken.texts else ""
         means[" + ".join(choice.configurations) + cleaned] = scores.mean
     return means
 

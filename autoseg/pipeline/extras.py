@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from autoseg import __version__
 from autoseg.errors import BadFile
 from autoseg.image import Image
-from autoseg.pipeline.making import Making
+from autoseg.pipeline.making import Making, writing
 from autoseg.readers import Windows
 from autoseg.records import Question
 from autoseg.steps import outputs
@@ -120,7 +120,7 @@ class Probabilities:
         assert piece.probabilities is not None
         values = piece.probabilities.cpu().numpy().astype(np.float16, order="C")
         everywhere = (slice(None), *piece.box)
-        with self.making.told():
+        with writing(self.making.target):
             self.array[everywhere] = values
 
     def close(self) -> list[Path]:
@@ -164,7 +164,7 @@ class VolumeValues:
         self.array[piece.box] = self.values(piece)
 
     def close(self) -> list[Path]:
-        with self.making.told():
+        with writing(self.making.target):
             _save_nifti(self.making.path, self.array, self.image)
         return self.making.done()
 

@@ -7,13 +7,14 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from autoseg.errors import BadData, BadUsage
-from autoseg.pipeline.cleaning import acts_of, cleaned, fits
+from autoseg.pipeline.cleaning import acts_of, cleaned, cleaned_in_strips, fits, streams
 from autoseg.pipeline.extras import Extra, extras_for, is_in_table
 from autoseg.pipeline.flow import ahead
 from autoseg.pipeline.inputs import Job, inputs
@@ -195,15 +196,22 @@ class _Run:
         )  # fmt: skip
         takers: list[Sink | Extra] = [one.sink, *one.extras]
         found, image = step.pieces(_on(one.views, model), self.question, how), one.image
-        if model.cleaning and not fits(image.shape, how.room):
-            one.notes += ("is too large for its label to be postprocessed in this memory",)
-            one.way = f"{self.way} without postprocessing"  # with more memory it is made again
-        elif steps := acts_of(model.cleaning, self.question):
+        if steps := acts_of(model.postprocessing.steps, self.question):
             early = [extra for extra in one.extras if not extra.of_label]
-            takers = [taker for taker in takers if taker not in early]
-            found = cleaned(found, image.shape, steps, image.spacing, partial(_give, early))
-        for piece in found:
-            _give(takers, piece)
+            rest = [taker for taker in takers if taker not in early]
+            give = partial(_give, early)
+            if fits(image.shape, how.room):
+                takers, found = rest, cleaned(found, image.shape, steps, image.spacing, give)
+            elif streams(steps):
+                beside = self.order.out / (one.job.stem + one.job.ending)
+                found = cleaned_in_strips(found, image.shape, steps, image.spacing, give, how.room, beside)
+                takers = rest
+            else:
+                one.notes += ("is too large for the steps of its postprocessing, of plug-ins, in this memory",)
+                one.way = f"{self.way} without steps"  # with more memory it is made again
+        with closing(found):
+            for piece in found:
+                _give(takers, piece)
 
     def _close(self, one: Opened) -> Opened:
         if one.done or one.fault:
@@ -281,5 +289,5 @@ def _way(model: Model, order: Order) -> str:
     """A hash of what a label depends on beside its image."""
     extras = order.extras
     said = [model.digest, model.step, model.mirror, model.scales, [act.__name__ for act in order.after]]
-    said += [one.digest for one in model.beside] + [repr(extras)] + [part.text for part in model.cleaning]
+    said += [one.digest for one in model.beside] + [repr(extras), *model.postprocessing.texts]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()

@@ -24,7 +24,7 @@ class Making:
         self.path = self.stack.enter_context(whole(target))
 
     def done(self) -> list[Path]:
-        with self.told():
+        with writing(self.target):
             self.stack.close()
         return [self.target]
 
@@ -36,16 +36,17 @@ class Making:
     def begun(self) -> Iterator[None]:
         """What goes wrong inside leaves nothing behind."""
         try:
-            with self.told():
+            with writing(self.target):
                 yield
         except BaseException:
             self.drop()
             raise
 
-    @contextlib.contextmanager
-    def told(self) -> Iterator[None]:
-        """What goes wrong with writing inside names the file."""
-        try:
-            yield
-        except (OSError, RuntimeError) as problem:  # the latter is how blosc2 tells of a full disk
-            raise RunFailed(f"could not be written: {problem}", where=str(self.target), remedy=DISK) from problem
+
+@contextlib.contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """What goes wrong with writing inside names the file. Raises: RunFailed."""
+    try:
+        yield
+    except (OSError, RuntimeError) as problem:  # the latter is how blosc2 tells of a full disk
+        raise RunFailed(f"could not be written: {problem}", where=str(file), remedy=DISK) from problem

@@ -16,7 +16,7 @@ from autoseg.errors import AutosegError, BadData, BadFile, BadUsage, RunFailed
 from autoseg.image import Array, Image, Mask
 from autoseg.pipeline.networks import at_depth, built
 from autoseg.plugins import LOADED, load_files, load_installed, require
-from autoseg.records import Configuration, Member, PackedModel, Part, Question, Run
+from autoseg.records import NOTHING, Configuration, Member, PackedModel, Postprocessing, Question, Run
 from autoseg.steps.unlike import unlike
 from autoseg.store.archive import open_packed, weights_in
 
@@ -160,18 +160,18 @@ def open_model(
         return member.weights in files or member.configuration in stages.values()
 
     record, loaded = load_members(path, device, plugins, fast=fast, wanted=wanted)
-    cleaning = record.cleaning if postprocess else ()
+    after = record.cleaning if postprocess else NOTHING
     networks, place = {member.weights: network for member, network in loaded}, devices.choose(device)
 
     def of(
         members: Sequence[Member], earlier: Model | None = None, beside: tuple[Model, ...] = (),
-        cleaning: tuple[Part, ...] = (),
+        after: Postprocessing = NOTHING,
     ) -> Model:  # fmt: skip
         runs = [run_of(record, member) for member in members]
         own = [networks[one.weights] for one in members]
         content = " ".join([*(one.sha256 for one in members), earlier.digest if earlier else ""])
         return Model(
-            runs[-1], own, place, earlier=earlier, runs=runs, beside=beside, seen=record.seen, cleaning=cleaning,
+            runs[-1], own, place, earlier=earlier, runs=runs, beside=beside, seen=record.seen, postprocessing=after,
             digest=f"{content} {fast or ''}".strip(), **options,
         )  # fmt: skip
 
@@ -179,7 +179,7 @@ def open_model(
     (first, members), *others = main.items()
     beside = tuple(of(more, earlier.get(str(stages[title]))) for title, more in others)
     # chosen for the whole model, it means nothing for a part of it
-    whole = cleaning if {*main} == {*record.configurations} else ()
+    whole = after if {*main} == {*record.configurations} else NOTHING
     return record, of(members, earlier.get(str(stages[first])), beside, whole)
 
 

@@ -14,7 +14,7 @@ from autoseg.pipeline.choosing import choose_runs, runs_of, standing
 from autoseg.pipeline.networks import before_deepest
 from autoseg.pipeline.prediction import Model, load_model
 from autoseg.pipeline.voice import Silent, Voice
-from autoseg.records import Part, Plan
+from autoseg.records import NOTHING, Plan
 from autoseg.store import Home, RunFolder
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ def of_task(
     Raises: BadUsage, BadFile where it is not there or damaged.
     """
     choice = None if titles or folds else standing(home, plan, voice)
-    cleaning: tuple[Part, ...] = ()
+    after = NOTHING
     if choice is not None:
-        chosen, cleaning = runs_of(home, choice), choice.cleaning.steps if way.postprocess else ()
+        chosen, after = runs_of(home, choice), choice.cleaning.taken if way.postprocess else after
     else:
         chosen = [choose_runs(home, plan, voice, title, folds) for title in titles or (None,)]
     fingerprint = home.fingerprint(plan.task)
@@ -84,7 +84,7 @@ def of_task(
     for number, device in enumerate(where):
         told = voice if number == 0 else Silent()
         parts = [_part(home, runs, device, way, plugins, told) for runs in chosen]
-        joined = replace(parts[0], beside=tuple(parts[1:]), seen=seen, cleaning=cleaning)
+        joined = replace(parts[0], beside=tuple(parts[1:]), seen=seen, postprocessing=after)
         models.append(_wanted(joined, way))
     return models
 

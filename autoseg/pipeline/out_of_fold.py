@@ -15,12 +15,15 @@ from autoseg.errors import BadData
 from autoseg.image import Image
 from autoseg.pipeline.cleaning import acts_of
 from autoseg.pipeline.ensembles import Held, Titles
+from autoseg.pipeline.levels import levels_beside
 from autoseg.pipeline.scoring import USUAL
 from autoseg.pipeline.voice import Voice
-from autoseg.records import CaseFacts, Measures, Part, Question, Scores
+from autoseg.records import NOTHING, CaseFacts, Measures, Postprocessing, Question, Scores
 from autoseg.steps import cases as casework
 from autoseg.steps import evaluate
+from autoseg.steps.odds import decided
 from autoseg.steps.postprocess import applied
+from autoseg.store import read_indices
 
 Indices = NDArray[np.uint8]
 
@@ -53,28 +56,41 @@ def reference_of(pair: Pair, question: Question) -> tuple[Indices, Image]:
     return casework.to_indices(truth.array[0], question, valid, str(pair.reference)), truth
 
 
-def read(pair: Pair, question: Question, steps: Sequence[Part] = ()) -> tuple[Indices, Indices, Image]:
+def read(pair: Pair, question: Question, after: Postprocessing = NOTHING) -> tuple[Indices, Indices, Image]:
     """Class indices (*S) of a prediction, after postprocessing, and of its reference, whose label is the third.
 
     Raises: BadData where they do not fit.
     """
     reference, truth = reference_of(pair, question)
-    return prediction_of(pair, question, truth, steps), reference, truth
+    return prediction_of(pair, question, truth, after), reference, truth
 
 
-def prediction_of(pair: Pair, question: Question, truth: Image, steps: Sequence[Part] = ()) -> Indices:
+def prediction_of(pair: Pair, question: Question, truth: Image, after: Postprocessing = NOTHING) -> Indices:
     """Class indices (*S) of a prediction after postprocessing. Raises: BadData where it does not fit the reference."""
+    return postprocessed(_plain(pair, question, truth), pair.prediction, question, after, truth.spacing)
+
+
+def postprocessed(
+    label: Indices, file: Path, question: Question, after: Postprocessing, spacing: Sequence[float]
+) -> Indices:  # fmt: skip
+    """The label (*S) of a file when all is done to it. Raises: BadFile where thresholds lack their levels."""
+    if after.thresholds:
+        shares = {question.classes.index(name): share for name, share in after.thresholds.items()}
+        label = decided(label, read_indices(levels_beside(file)), shares)
+    return applied(label, acts_of(after.steps, question), spacing)
+
+
+def _plain(pair: Pair, question: Question, truth: Image) -> Indices:
     guess = casework.reader_of(question).read_label(pair.prediction)
     if truth.shape != guess.shape:
         expected = f"that of its reference, {truth.shape}"
         raise BadData(f"has shape {guess.shape}", where=str(pair.prediction), expected=expected)
     plain = question.model_copy(update={"ignore": None})
-    found = casework.to_indices(guess.array[0], plain, where=str(pair.prediction))
-    return applied(found, acts_of(steps, question), truth.spacing)
+    return casework.to_indices(guess.array[0], plain, where=str(pair.prediction))
 
 
 def scored(
-    held: Sequence[Held], jobs: Sequence[Pair], steps: Sequence[Part], question: Question, voxel: float,
+    held: Sequence[Held], jobs: Sequence[Pair], after: Postprocessing, question: Question, voxel: float,
     workers: int | None, voice: Voice,
 ) -> Scores:  # fmt: skip
     """Every measure of a model's labels, after postprocessing.
@@ -82,7 +98,7 @@ def scored(
     Args:
         jobs: the files of every case; voxel: the longest side of a voxel, in the unit of the spacing.
     """
-    work = partial(_score, question=question, steps=tuple(steps), voxel=voxel)
+    work = partial(_score, question=question, after=after, voxel=voxel)
     cases: dict[str, dict[str, Measures]] = {}
     total = np.zeros((len(question.classes),) * 2, np.int64)
     unit = ""
@@ -96,9 +112,9 @@ def scored(
 
 
 def _score(
-    pair: Pair, question: Question, steps: Sequence[Part], voxel: float
+    pair: Pair, question: Question, after: Postprocessing, voxel: float
 ) -> tuple[dict[str, Measures], NDArray[np.int64], str]:  # fmt: skip
-    prediction, reference, truth = read(pair, question, steps)
+    prediction, reference, truth = read(pair, question, after)
     more = evaluate.measures_named(USUAL, voxel)
     rows = evaluate.of_indices(prediction, reference, question, truth.spacing, more)
     unit = evaluate.unit_of(len(truth.spacing), bool(truth.placement.get("crs")))

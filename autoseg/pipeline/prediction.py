@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 from autoseg.errors import BadFile, BadUsage
 from autoseg.pipeline import predicted, scoring, tasks
 from autoseg.pipeline.choosing import with_remedy
+from autoseg.pipeline.levels import Levels
 from autoseg.pipeline.networks import at_depth, built
 from autoseg.pipeline.voice import Voice
 from autoseg.plugins import require
 from autoseg.records import (
+    NOTHING,
     CaseCertainty,
     Certainty,
     Checkpoint,
     Configuration,
     Measures,
-    Part,
+    Postprocessing,
     Predicted,
     Question,
     Run,
@@ -50,8 +52,8 @@ class Model:
     """The networks of one configuration, one per fold, ready to predict; `earlier` is the one that it goes on from.
 
     `run` is the last of the `runs` that they are of. What the models `beside` it answer, of other configurations of the
-    task, is averaged with its own answer, and `cleaning` is done to the label. `seen` is what the training images were
-    like, where that is known, and `digest` changes with the weights.
+    task, is averaged with its own answer, and `postprocessing` is done to the label. `seen` is what the training images
+    were like, where that is known, and `digest` changes with the weights.
     """
 
     run: Run
@@ -63,7 +65,7 @@ class Model:
     runs: Sequence[Run] = ()
     scales: tuple[float, ...] = (1.0,)
     beside: tuple[Model, ...] = ()
-    cleaning: tuple[Part, ...] = ()
+    postprocessing: Postprocessing = NOTHING
     seen: Seen | None = None
     digest: str = ""
 
@@ -79,10 +81,12 @@ class Model:
 
     def how(self, **more: Any) -> How:
         """How it predicts: `more` are fields of `steps.predict.How`."""
+        from autoseg.steps.odds import log_odds
         from autoseg.steps.views import How
 
         at_once = 2 * self.run.settings.batch if self.device.type == "cuda" else 1
         fields: dict[str, Any] = {"step": self.step, "mirror": self.mirror, "scales": self.scales, "at_once": at_once}
+        fields["log_odds"] = log_odds(self.postprocessing.thresholds, self.question)
         return How(**fields | more)
 
     def predict(
@@ -100,10 +104,10 @@ class Model:
         from autoseg.steps import predict as step
 
         how = self.how(probabilities=taken is not None, **({} if room is None else {"room": room}))
-        found = step.pieces(self.views(image, how, before), self.question, how)
+        found: Iterator[Piece] = step.pieces(self.views(image, how, before), self.question, how)
         if taken is not None:
             found = _shown_to(taken, found)
-        if steps := acts_of(self.cleaning, self.question):
+        if steps := acts_of(self.postprocessing.steps, self.question):
             found = cleaned(found, image.shape, steps, image.spacing, lambda piece: None)
         return step.label_of(image.shape, found, self.question)
 
@@ -250,9 +254,16 @@ def _predict_cases(
             before = None if earlier is None else reader.read_label(earlier[id]).array[0]
             valid = case.image.valid  # where there is no measurement nothing counts, as in training
             sure = Weighing(casework.to_indices(case.label, question, valid, id), question, case.image.spacing)
-            label = model.predict(case.image, before, taken=sure.take)
+            levels = Levels(case.image.shape, question)
+
+            def taken(piece: Piece, sure: Weighing = sure, levels: Levels = levels) -> None:
+                sure.take(piece)
+                levels.take(piece)
+
+            label = model.predict(case.image, before, taken=taken)
             certain[id] = sure.close()
             file = predicted.label_file(folder, files, question)
+            levels.save(file)
             with whole(file) as temporary:
                 reader.write_label(temporary, label, case.image)
             labels[file.name] = predicted.hash_of(file)

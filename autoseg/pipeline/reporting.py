@@ -14,13 +14,14 @@ from autoseg.image import IGNORE
 from autoseg.pipeline import out_of_fold, tasks
 from autoseg.pipeline.choosing import standing
 from autoseg.pipeline.ensembles import Held, as_measured, finished, placed
+from autoseg.pipeline.levels import certainty_beside
 from autoseg.pipeline.sites import compared
 from autoseg.pipeline.voice import Voice
 from autoseg.records import CaseCertainty, Choice, Configuration, Plan, Question, Scores
 from autoseg.steps import cases as casework
-from autoseg.steps import chapters, frames
+from autoseg.steps import chapters, findings, frames
 from autoseg.steps.report import Block, Case, Layers, Section, page
-from autoseg.store import Home, save_text
+from autoseg.store import Home, load_record, save_text
 
 SHOWN = 5  # of the worst and of the middling cases
 
@@ -46,11 +47,12 @@ def report(home: Home, plan: Plan, voice: Voice) -> Path:
         *([chapters.data(fingerprint, plan)] if fingerprint and fingerprint.usable else []),
         chapters.planned(plan, trained, _drawings(plan, trained, voice)),
         chapters.training({name: runs[name].logged() for name in records}, records),
-        chapters.compared(choice),
-        chapters.results(scores, plan.question, sites),
-        chapters.sites([astuple(row) for row in compared(home, plan, choice.seed)]),
-        *([] if changed else [chapters.calibration(_certain(home, plan, choice))]),
-        chapters.cleaning(choice),
+        findings.compared(choice),
+        findings.depths(choice),
+        findings.results(scores, plan.question, sites),
+        findings.sites([astuple(row) for row in compared(home, plan, choice.seed)]),
+        *([] if changed else [findings.calibration(_certain(home, plan, choice, voice))]),
+        findings.cleaning(choice),
         *([] if changed else [_cases(home, plan, choice, scores, voice)]),
         chapters.citing(),
     ]
@@ -66,17 +68,28 @@ def report_of_scores(scores: Scores, question: Question | None, title: str, file
     """Writes the report of a folder of predictions: its results alone."""
     dice = "–" if scores.dice is None else f"{scores.dice:.4f}"
     said = f"Mean Dice {dice} over {len(scores.cases)} cases."
-    save_text(file, page(title, said, [chapters.results(scores, question, {}), chapters.citing()]))
+    save_text(file, page(title, said, [findings.results(scores, question, {}), chapters.citing()]))
 
 
-def _certain(home: Home, plan: Plan, choice: Choice) -> dict[str, list[CaseCertainty]]:
-    """How sure the networks of every configuration of the model were, where that is known."""
+def _certain(home: Home, plan: Plan, choice: Choice, voice: Voice) -> dict[str, list[CaseCertainty]]:
+    """How sure an ensemble and the networks of every configuration of the model were, where that is known."""
     found: dict[str, list[CaseCertainty]] = {}
+    if len(choice.configurations) > 1:
+        try:
+            files = [certainty_beside(one.labels[choice.configurations]) for one in _held(home, plan, choice)]
+            found[" + ".join(choice.configurations)] = [load_record(CaseCertainty, file) for file in files]
+        except BadInput as problem:
+            voice.say(f"the calibration of the ensemble is left out: {problem}")
     for title in choice.configurations:
         for fold in choice.runs[title]:
             known = home.run_folder(plan.task, plan.name, title, int(fold), choice.seed).certainty()
             found.setdefault(title, []).extend(known.cases.values() if known else ())
     return {title: cases for title, cases in found.items() if cases}
+
+
+def _held(home: Home, plan: Plan, choice: Choice) -> list[Held]:
+    """The cases with their labels. Raises: BadUsage where a run has changed."""
+    return placed(home, finished(home, plan, [*choice.runs], choice.seed, as_measured(home, plan)))
 
 
 def _drawings(plan: Plan, trained: Mapping[str, Configuration], voice: Voice) -> dict[str, str]:
@@ -106,11 +119,10 @@ def _cases(home: Home, plan: Plan, choice: Choice, scores: Scores, voice: Voice)
     worst = order[:SHOWN]
     typical = [case for case in order[middle : middle + SHOWN] if case not in worst]
     try:
-        done = finished(home, plan, [*choice.runs], choice.seed, as_measured(home, plan))
+        held = {one.files.id: one for one in _held(home, plan, choice)}
     except BadUsage as problem:
         voice.say(f"no cases are drawn: {problem}")
         return Section("cases", "Cases", [])
-    held = {one.files.id: one for one in placed(home, done)}
     blocks: list[Block] = [Layers(frames.names(plan.question))]
     wanted = [(case, "one of the worst") for case in worst] + [(case, "in the middle") for case in typical]
     for case, why in voice.track(wanted, len(wanted), "drawing cases"):
@@ -126,7 +138,7 @@ def _case(home: Home, plan: Plan, choice: Choice, one: Held, said: str) -> Case:
     place, question = home.task_folder(plan.task), plan.question
     image = casework.read_image([place / name for name in one.files.images], question)
     pair = out_of_fold.Pair(one.labels[choice.configurations], place / str(one.files.label))
-    prediction, reference, _ = out_of_fold.read(pair, question, choice.cleaning.steps)
+    prediction, reference, _ = out_of_fold.read(pair, question, choice.cleaning.taken)
     if image.valid is not None:
         reference = np.where(image.valid, reference, IGNORE).astype(np.uint8)
     return Case(one.files.id, f"Fold {one.fold}, {said}.", frames.planes(image, prediction, reference, question))

@@ -21,15 +21,14 @@ from autoseg.errors import AutosegError, BadUsage
 from autoseg.image import IGNORE, Image
 from autoseg.pipeline import tasks
 from autoseg.pipeline.choosing import complete, standing
-from autoseg.pipeline.cleaning import acts_of
 from autoseg.pipeline.ensembles import as_measured, finished, placed
+from autoseg.pipeline.out_of_fold import postprocessed
 from autoseg.pipeline.predicted import label_file
 from autoseg.pipeline.voice import Silent
-from autoseg.records import CaseFiles, Part, Plan, Scores
+from autoseg.records import NOTHING, CaseFiles, Plan, Postprocessing, Scores
 from autoseg.steps import cases as casework
 from autoseg.steps import frames, report
 from autoseg.steps.outputs import shown
-from autoseg.steps.postprocess import applied
 from autoseg.store import Home
 
 SCRIPTS = {"niivue.umd.js": "text/javascript", "leaflet.js": "text/javascript", "leaflet.css": "text/css"}
@@ -54,8 +53,7 @@ class Viewer:
         self.place, self.plan, self.question = home.task_folder(plan.task), plan, plan.question
         self.flat = self.question.reader == "raster"
         dataset, _ = tasks.dataset_of(home, plan.task)
-        labels, scores, steps = _held(home, plan)
-        self.steps = acts_of(steps, self.question)
+        labels, scores, self.after = _held(home, plan)
         known = [files for files in dataset.cases if files.label is not None]
         rows = [Shown(files, labels.get(files.id), _dice(scores, files.id)) for files in known]
         if not rows:
@@ -97,7 +95,7 @@ class Viewer:
         return casework.read_image([self.place / file for file in one.files.images], self.question)
 
     def _label(self, one: Shown, what: str) -> tuple[NDArray[np.uint8], Image]:
-        """Class indices, IGNORE where a reference means nothing; predictions as they were scored."""
+        """Class indices, IGNORE where a reference means nothing; predictions as they were scored. Raises: BadFile."""
         file = one.prediction if what == "prediction" else self.place / str(one.files.label)
         if what not in LAYERS or file is None:
             raise KeyError(what)
@@ -106,7 +104,9 @@ class Viewer:
         else:
             read = casework.reader_of(self.question).read_label(file)
         indices = casework.to_indices(read.array[0], self.question, where=str(file))
-        return (applied(indices, self.steps, read.spacing) if what == "prediction" else indices), read
+        if what == "prediction":
+            indices = postprocessed(indices, file, self.question, self.after, read.spacing)
+        return indices, read
 
     def _volume(self, one: Shown, what: str) -> bytes:
         """NIfTI along the axes in memory, which are those nearest to right, front and up."""
@@ -143,7 +143,7 @@ def _nifti(array: NDArray[Any], spacing: tuple[float, ...]) -> bytes:
     return gzip.compress(made.to_bytes(), 1)
 
 
-def _held(home: Home, plan: Plan) -> tuple[Mapping[str, Path], Scores | None, tuple[Part, ...]]:
+def _held(home: Home, plan: Plan) -> tuple[Mapping[str, Path], Scores | None, Postprocessing]:
     """The labels by the model that was chosen, their scores and postprocessing; else by the runs that are finished."""
     choice, scores = home.choice(plan.task, plan.name), home.choice_scores(plan.task, plan.name)
     if choice is not None and standing(home, plan, Silent()) is not None:
@@ -152,7 +152,7 @@ def _held(home: Home, plan: Plan) -> tuple[Mapping[str, Path], Scores | None, tu
         except BadUsage:  # a case, the folds or the plan has changed since
             held = []
         if held:
-            return {one.files.id: one.labels[choice.configurations] for one in held}, scores, choice.cleaning.steps
+            return {one.files.id: one.labels[choice.configurations] for one in held}, scores, choice.cleaning.taken
     dataset, _ = tasks.dataset_of(home, plan.task)
     files = {one.id: one for one in dataset.cases}
     labels: dict[str, Path] = {}
@@ -162,7 +162,7 @@ def _held(home: Home, plan: Plan) -> tuple[Mapping[str, Path], Scores | None, tu
         for case, row in found.cases.items() if found else ():
             if case in files and case not in labels:
                 labels[case], cases[case] = label_file(folder, files[case], plan.question), row
-    return labels, Scores(rule="", unit="", cases=cases, mean={}, dice=None), ()
+    return labels, Scores(rule="", unit="", cases=cases, mean={}, dice=None), NOTHING
 
 
 def _dice(scores: Scores | None, case: str) -> float | None:

@@ -2,7 +2,7 @@
 
 from autoseg.records.base import Part, R, Record, Shape, Spacing, amend, digest, parse
 from autoseg.records.certainty import CaseCertainty, Certainty, Doubt
-from autoseg.records.choice import Choice, Cleaning, Compared
+from autoseg.records.choice import NOTHING, Choice, Cleaning, Compared, Postprocessing, Pruned
 from autoseg.records.fingerprint import CaseFacts, Fault, Fingerprint, Intensity, Objects, Values
 from autoseg.records.model import Member, PackedModel, Seen, SeenChannel, Span, alike
 from autoseg.records.plan import Configuration, Insert, Memory, Network, Place, Plan, Target, Train
@@ -11,6 +11,7 @@ from autoseg.records.runs import Checkpoint, Means, Measures, Predicted, Run, Sc
 from autoseg.records.tasks import REFERENCE, CaseFiles, Channel, Dataset, Folds, Kind, Question
 
 __all__ = [
+    "NOTHING",
     "REFERENCE",
     "CaseCertainty",
     "CaseFacts",
@@ -41,7 +42,9 @@ __all__ = [
     "Part",
     "Place",
     "Plan",
+    "Postprocessing",
     "Predicted",
+    "Pruned",
     "Question",
     "R",
     "Record",

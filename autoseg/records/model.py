@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from autoseg.records.base import Part, Record
+from autoseg.records.base import Record
+from autoseg.records.choice import NOTHING, Postprocessing
 from autoseg.records.fingerprint import Intensity
 from autoseg.records.plan import Configuration
 from autoseg.records.runs import Means
@@ -95,7 +96,7 @@ class PackedModel(Record):
     members: tuple[Member, ...] = Field(min_length=1, max_length=1000)
     validation: dict[str, dict[str, Means]] = {}
     seen: Seen | None = None
-    cleaning: tuple[Part, ...] = ()
+    cleaning: Postprocessing = NOTHING
 
     @model_validator(mode="after")
     def _members_are_whole(self) -> PackedModel:

@@ -87,9 +87,9 @@ def _training(model: PackedModel) -> Iterator[str]:
             settings.train.loss, ", ".join(dict.fromkeys(one.precision for one in members)),
         ))  # fmt: skip
     yield from _table(("configuration", "folds", "steps", "network", "patch", "spacing", "loss", "precision"), rows)
-    if model.cleaning:
+    if done := model.cleaning.texts:
         yield ""
-        yield f"Its labels are postprocessed: {', '.join(f'`{_plain(part.text)}`' for part in model.cleaning)}."
+        yield f"Its labels are postprocessed: {', '.join(f'`{_plain(text)}`' for text in done)}."
     for title in titles:
         if before := model.members_of(title)[0].settings.previous:
             yield ""

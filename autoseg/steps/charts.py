@@ -162,7 +162,8 @@ def lines(
     def draw(axes: Axes) -> None:
         for number, (label, points) in enumerate(curves.items()):
             style = ("-", "--", ":")[number // len(COLOURS) % 3]
-            axes.plot(*zip(*points, strict=True), style, linewidth=1.4, label=_short(label)) if points else None
+            dots = "o" if len(points) < 10 else ""
+            axes.plot(*zip(*points, strict=True), style + dots, linewidth=1.4, label=_short(label)) if points else None
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         if len(curves) > 1:

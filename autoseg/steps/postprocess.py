@@ -18,12 +18,14 @@ from autoseg.arrays.cleaning import Act, Labels, holes
 from autoseg.arrays.components import Components, label_components
 from autoseg.image import IGNORE, Mask
 from autoseg.parts import POSTPROCESSORS
-from autoseg.records import Cleaning, Part
+from autoseg.records import Cleaning, Part, Postprocessing
+from autoseg.steps.odds import PLAIN, SHARES
 
+LEAST = 1e-9  # by which a mean Dice rises that is better
 QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.97)  # of the volumes of objects that are not a case's largest: sizes to be tried
 Counts = NDArray[np.int64]
 Shares = NDArray[np.float64]
-Done = Callable[[Sequence[tuple[str, tuple[Part, ...]]]], Sequence[Shares]]
+Done = Callable[[Sequence[tuple[str, Postprocessing]]], Sequence[Shares]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +61,32 @@ class Facts:
     own: tuple[Objects, ...]
     together: Objects
     inside: Counts
+
+
+@dataclass(frozen=True, eq=False)
+class Odds:
+    """How sure networks are of each class over the background, in a case.
+
+    Attributes:
+        fold: in which it was held out.
+        dice: (K, T), at every one of SHARES as the threshold of the class.
+    """
+
+    fold: int
+    dice: Shares
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What is taken, by class: on all cases, and for each fold as the other folds choose.
+
+    `before` and `nested` are the mean Dice (K,) without them, and with them on cases they were not chosen on.
+    """
+
+    taken: Mapping[str, float]
+    by_fold: Mapping[int, Mapping[str, float]]
+    before: Shares
+    nested: Shares
 
 
 def acts(parts: Sequence[Part], classes: Mapping[str, int]) -> list[Act]:
@@ -132,6 +160,28 @@ def _inside(prediction: Labels, reference: Labels, index: int) -> tuple[int, int
     return int(np.count_nonzero(filled)), int(np.count_nonzero(reference[filled] == index))
 
 
+def odds(levels: Labels, reference: Labels, classes: Sequence[int], fold: int) -> Odds:
+    """What thresholds would do to a case.
+
+    Args:
+        levels: (2, *S), as of `steps.odds.levels_of`; reference, classes: as of `facts`.
+    """
+    number = np.full(256, len(classes), np.int64)
+    number[list(classes)] = range(len(classes))
+    counts, width = reference != IGNORE, len(SHARES) + 1
+    codes = number[levels[0]] * width + levels[1]
+
+    def beyond(where: Mask) -> Counts:
+        """(K, T): voxels of each class above each share."""
+        found = np.bincount(codes[where], minlength=(len(classes) + 1) * width).reshape(-1, width)[:-1]
+        return found[:, ::-1].cumsum(1)[:, ::-1][:, 1:]
+
+    said = counts & (levels[0] > 0)
+    there = np.bincount(number[reference[counts]], minlength=len(classes) + 1)[:-1]
+    hits, predicted = beyond(said & (levels[0] == reference)), beyond(said)
+    return Odds(fold, np.stack([dice(*pair, there) for pair in zip(hits.T, predicted.T, strict=True)], 1))
+
+
 # -- what a step does ----------------------------------------------------------------------------------
 
 
@@ -193,7 +243,7 @@ def select(cases: Sequence[Facts], names: Sequence[str]) -> tuple[Part, ...]:
     base = _means(np.array([dice(case.hits, case.predicted, case.there) for case in cases]))
     best = base.copy()
     for group in candidates(cases, names):
-        found, gain = None, 1e-9
+        found, gain = None, LEAST
         for part in group:
             after = _means(
                 np.array([dice(*changed(case, part, names), case.there) for case in cases])
@@ -211,43 +261,89 @@ def select(cases: Sequence[Facts], names: Sequence[str]) -> tuple[Part, ...]:
 
 
 def _means(scores: Shares) -> Shares:
-    """Per class over the cases that count; -1 where none does."""
+    """Per class over the cases that count, which are in front; -1 where none does."""
     known = np.isfinite(scores)
     counts = known.sum(0)
     sums = np.where(known, scores, 0.0).sum(0)
-    means: Shares = np.divide(sums, counts, out=np.full(scores.shape[1], -1.0), where=counts > 0)
+    means: Shares = np.divide(sums, counts, out=np.full(scores.shape[1:], -1.0), where=counts > 0)
     return means
+
+
+def thresholds(cases: Sequence[Odds], names: Sequence[str]) -> Thresholds:
+    """The threshold of each class that raises its mean Dice, there and on cases that it was not chosen on."""
+    scores, folds = np.array([case.dice for case in cases]), np.array([case.fold for case in cases])
+    means = _means(scores)
+    before = means[:, PLAIN]
+    if len({*folds.tolist()}) < 2:
+        return Thresholds({}, {}, before, before)
+    fitted = _highest(means)
+    by_fold = {fold: _highest(_means(scores[folds != fold])) for fold in sorted({*folds.tolist()})}
+    each = np.array([by_fold[fold] for fold in folds.tolist()])  # (N, K)
+    nested = _means(np.take_along_axis(scores, each[:, :, None], 2)[:, :, 0])
+    helps = (means[np.arange(len(fitted)), fitted] > before + LEAST) & (nested > before + LEAST)
+
+    def named(chosen: Counts) -> dict[str, float]:
+        return {
+            name: SHARES[share] for name, share, takes in zip(names, chosen.tolist(), helps, strict=True)
+            if takes and share != PLAIN
+        }  # fmt: skip
+
+    return Thresholds(
+        named(fitted), {fold: named(one) for fold, one in by_fold.items()}, before, np.where(helps, nested, before)
+    )  # fmt: skip
+
+
+def _highest(means: Shares) -> Counts:
+    """(K,) of (K, T): which share has the highest Dice, the nearest to 0.5 of those that are alike."""
+    order = sorted(range(len(SHARES)), key=lambda n: abs(n - PLAIN))
+    best = means[:, order].max(1, keepdims=True)
+    found: Counts = np.array(order)[(means[:, order] >= best - LEAST).argmax(1)]
+    return found
 
 
 # -- the choice ----------------------------------------------------------------------------------------
 
 
-def choose(cases: Mapping[str, Facts], names: Sequence[str], after: Done) -> Cleaning:
+def choose(cases: Mapping[str, Facts], names: Sequence[str], after: Done, first: Thresholds | None = None) -> Cleaning:
     """The steps that help, judged on cases that they were not chosen on.
 
     Args:
-        cases: what is known of every case, by name; names: of the K classes.
-        after: the Dice per class, (K,), NaN where it does not count, of cases when steps are really done: what several
-            of them do together is not foreseen.
+        cases: what is known of every case, by name, after the thresholds; names: of the K classes.
+        after: the Dice per class, (K,), NaN where it does not count, of cases when all is really done: what several
+            steps do together is not foreseen.
+        first: the thresholds, where some were looked for.
     """
     found = list(cases.values())
-    before = _means(np.array([dice(case.hits, case.predicted, case.there) for case in found]))
-    if len({case.fold for case in found}) < 2:  # nothing to judge them on
-        return Cleaning(before=_named(before, names))
-    tried = select(found, names)
+    fitted = _means(np.array([dice(case.hits, case.predicted, case.there) for case in found]))
+    first = first or Thresholds({}, {}, fitted, fitted)
+    taken = Postprocessing(thresholds=dict(first.taken))
+    tried = select(found, names) if len({case.fold for case in found}) > 1 else ()  # else nothing judges them
+    known = Cleaning(taken=taken, tried=taken, before=_named(first.before, names))
+    if first.taken:
+        alone = _named(first.nested, names)
+        known = known.model_copy(update={"thresholded": alone, "after": _named(fitted, names), "nested": alone})
     if not tried:
-        return Cleaning(before=_named(before, names))
-    chosen = {fold: select([case for case in found if case.fold != fold], names) for fold in {c.fold for c in found}}
-    wanted = [(name, tried) for name in cases]
-    wanted += [(name, chosen[case.fold]) for name, case in cases.items() if chosen[case.fold] != tried]
-    done = {(name, steps == tried): scores for (name, steps), scores in zip(wanted, after(wanted), strict=True)}
-    fitted = _means(np.array([done[name, True] for name in cases]))
-    nested = _means(np.array([done[name, chosen[case.fold] == tried] for name, case in cases.items()]))
-    helps = all((one >= before).all() and one.sum() > before.sum() + 1e-9 for one in (fitted, nested))
-    return Cleaning(
-        steps=tried if helps else (), tried=tried, before=_named(before, names), after=_named(fitted, names),
-        nested=_named(nested, names),
-    )  # fmt: skip
+        return known
+    whole = taken.model_copy(update={"steps": tried})
+    # neither have seen a fold's own cases; but its steps are chosen on labels whose thresholds have
+    for_fold = {
+        fold: Postprocessing(
+            thresholds=dict(first.by_fold.get(fold, {})),
+            steps=select([case for case in found if case.fold != fold], names),
+        )
+        for fold in {case.fold for case in found}
+    }
+    wanted = [(name, whole) for name in cases]
+    wanted += [(name, for_fold[case.fold]) for name, case in cases.items() if for_fold[case.fold] != whole]
+    done = {(name, what == whole): scores for (name, what), scores in zip(wanted, after(wanted), strict=True)}
+    after_all = _means(np.array([done[name, True] for name in cases]))
+    nested = _means(np.array([done[name, for_fold[case.fold] == whole] for name, case in cases.items()]))
+    pairs = ((after_all, fitted), (nested, first.nested))
+    helps = all((one >= than).all() and one.sum() > than.sum() + LEAST for one, than in pairs)
+    return known.model_copy(update={
+        "taken": whole if helps else taken, "tried": whole, "after": _named(after_all, names),
+        "nested": _named(nested, names),
+    })  # fmt: skip
 
 
 def _named(means: NDArray[np.float64], names: Sequence[str]) -> dict[str, float | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TypeVar
@@ -19,6 +19,7 @@ from autoseg.steps import cases
 from autoseg.steps.answering import outputs_of, sweep_of
 from autoseg.steps.cutting import plan_cuts
 from autoseg.steps.device import Precision, autocast
+from autoseg.steps.odds import classes_of
 from autoseg.steps.pieces import Piece
 from autoseg.steps.restoring import Stream, logits_on_grid, steps
 from autoseg.steps.sweep import ArraySource, Sweep
@@ -59,7 +60,7 @@ def label_of(shape: tuple[int, ...], found: Iterator[Piece], question: Question)
 # -- pieces --------------------------------------------------------------------------------------------
 
 
-def pieces(seen: Sequence[View], question: Question, how: How) -> Iterator[Piece]:
+def pieces(seen: Sequence[View], question: Question, how: How) -> Generator[Piece, None, None]:
     """The image, box after box, as soon as each is predicted: along its longest axis, what lies outside the crop first.
 
     Several views are averaged as probabilities; one alone is decided by its logits.
@@ -71,21 +72,20 @@ def pieces(seen: Sequence[View], question: Question, how: How) -> Iterator[Piece
     def answer(streams: Sequence[Stream], axis: int, rows: slice) -> _Answer:
         if whole:
             return _together(streams, seen, question, how, axis, rows)
-        return _alone(streams[0], seen[0], question, axis, rows)
+        return _alone(streams[0], seen[0], question, how, axis, rows)
 
-    for box, found in _swept(seen, question, how, 12 * outputs_of(question, how) if whole else 16, answer):
+    alone = 28 if how.log_odds else 16
+    for box, found in _swept(seen, question, how, 12 * outputs_of(question, how) if whole else alone, answer):
         yield _piece(box, found, seen[0].prepared, how)
 
 
-def ways(
-    seen: Sequence[View], question: Question, how: How, among: Sequence[Sequence[int]]
-) -> Iterator[tuple[Box, list[NDArray[np.uint8]]]]:
-    """As `pieces`, with a decision by each of several sets of views, which are given as their numbers.
+def ways(seen: Sequence[View], question: Question, how: How, among: Sequence[Sequence[int]]) -> Iterator[list[Piece]]:
+    """As `pieces`, one by each of several sets of views, which are given as their numbers.
 
     Every view is swept once, however many sets it is in. Raises: as `pieces`.
     """
     for piece in _outside(seen[0].prepared, question, how):
-        yield piece.box, [piece.indices] * len(among)
+        yield [piece] * len(among)
 
     def answer(streams: Sequence[Stream], axis: int, rows: slice) -> list[_Answer]:
         chances = [
@@ -93,11 +93,11 @@ def ways(
             for stream, one in zip(streams, seen, strict=True)
         ]
         means = (torch.stack([chances[n] for n in way]).mean(0) for way in among)
-        return [_Answer(_decided(mean, question)) for mean in means]
+        return [_Answer(_decided(mean, question, how), mean if how.probabilities else None) for mean in means]
 
-    for box, found in _swept(seen, question, how, (8 + 4 * len(seen)) * len(question.outputs), answer):
-        placed = [_piece(box, one, seen[0].prepared, how) for one in found]
-        yield placed[0].box, [piece.indices for piece in placed]
+    held = len(seen) + (len(among) if how.probabilities else 0)
+    for box, found in _swept(seen, question, how, (8 + 4 * held) * len(question.outputs), answer):
+        yield [_piece(box, one, seen[0].prepared, how) for one in found]
 
 
 @dataclass(frozen=True)
@@ -136,13 +136,13 @@ def _swept(
             row = until
 
 
-def _alone(stream: Stream, one: View, question: Question, axis: int, rows: slice) -> _Answer:
+def _alone(stream: Stream, one: View, question: Question, how: How, axis: int, rows: slice) -> _Answer:
     """The decision of one view by its logits."""
     if question.regions:
         written = [cases.index_of(question)[value] for value in question.written]
         found = stream.regions(rows, written)
     else:
-        found = stream.classes(rows)
+        found = stream.classes(rows, how.log_odds)
     return _Answer(_turned(found, one, axis).cpu().numpy())
 
 
@@ -167,7 +167,7 @@ def _together(
     if apart is not None and inner is not None:
         between = entropy(mean[None], regions=regions)[0] - inner / len(streams)
         apart = (apart / len(streams) + between).clamp(min=0)
-    return _Answer(_decided(mean, question), mean if how.probabilities else None, apart)
+    return _Answer(_decided(mean, question, how), mean if how.probabilities else None, apart)
 
 
 def _chances(logits: Tensor, question: Question) -> Tensor:
@@ -175,10 +175,10 @@ def _chances(logits: Tensor, question: Question) -> Tensor:
     return torch.sigmoid(logits) if question.regions else torch.softmax(logits, 0)
 
 
-def _decided(chances: Tensor, question: Question) -> NDArray[np.uint8]:
+def _decided(chances: Tensor, question: Question, how: How) -> NDArray[np.uint8]:
     """The class indices (*S) that probabilities decide."""
     if not question.regions:
-        return chances.argmax(0).to(torch.uint8).numpy()
+        return classes_of(chances, how.log_odds).numpy()
     indices = torch.zeros(chances.shape[1:], dtype=torch.uint8)
     for output, value in enumerate(question.written):
         indices[chances[output] > 0.5] = cases.index_of(question)[value]
@@ -203,10 +203,10 @@ def _piece(box: Box, answer: _Answer, prepared: Prepared, how: How) -> Piece:
     def cut(tensor: Tensor | None, axis: int) -> Tensor | None:
         return tensor.select(axis, 0) if tensor is not None and flat else tensor
 
-    indices = answer.indices[0] if flat else answer.indices
-    return Piece(
-        where, indices, prepared.valid(where), cut(answer.probabilities, 1), cut(answer.disagreement, 0)
-    )  # fmt: skip
+    indices, valid = answer.indices[0] if flat else answer.indices, prepared.valid(where)
+    if how.log_odds and valid is not None:  # no network may have looked there, and what none answers is a tie
+        indices = np.where(valid, indices, np.uint8(0))
+    return Piece(where, indices, valid, cut(answer.probabilities, 1), cut(answer.disagreement, 0))
 
 
 def _outside(prepared: Prepared, question: Question, how: How) -> Iterator[Piece]:

@@ -80,25 +80,35 @@ class Stream:
             values = one.take(values, values.ndim + axis, part, origin)
         return values
 
-    def classes(self, rows: slice) -> Tensor:
+    def classes(self, rows: slice, least: Sequence[float] = ()) -> Tensor:
         """uint8 (n, a, b): the output of the largest logit; ties go to the lower one.
 
         An output that is nowhere above the first one near a voxel cannot win there, as interpolation lies between what
         it interpolates: each costs the box in which it is.
+
+        Args:
+            least: of every output but the first, by how much it must be above that, if it is the largest of the others.
         """
         base, first = self.source(rows, 0)
         size = [rows.stop - rows.start, *(part.stop - part.start for part in self.cut)]
-        best = self._one(base, rows, first, self.cut).expand(size).clone()
+        floor = best = self._one(base, rows, first, self.cut).expand(size).clone()
+        lowest = min(least, default=0.0)  # who is not above that is not above its own
+        bar = base
+        if least:
+            best, bar = floor + lowest, base + lowest
         result = torch.zeros(size, dtype=torch.uint8, device=best.device)
         for output in range(1, len(self._slab.logits)):
             values, _ = self.source(rows, output)
-            if (box := self._reach(values > base)) is None:
+            if (box := self._reach(values > bar)) is None:
                 continue
             there = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, self.cut, strict=True))
             score = self._one(values, rows, first, box)
             part = best[:, there[0], there[1]]
             result[:, there[0], there[1]].masked_fill_(score > part, output)
             torch.maximum(part, score, out=part)
+        if least:
+            wanted = torch.tensor([lowest, *least], device=best.device)[result.int()]
+            result.masked_fill_(best - floor <= wanted, 0)
         return result
 
     def regions(self, rows: slice, written: Sequence[int]) -> Tensor:

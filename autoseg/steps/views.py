@@ -33,6 +33,7 @@ class How:
         at_once: tiles and flips that go through a network together.
         probabilities, disagreement: whether the pieces have them.
         views: how many views of an image are open together.
+        log_odds: over the background, from which each class above it is written; () for 0.
     """
 
     step: float = 0.5
@@ -43,6 +44,7 @@ class How:
     probabilities: bool = False
     disagreement: bool = False
     views: int = 1
+    log_odds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

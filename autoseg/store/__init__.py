@@ -1,6 +1,6 @@
 """The home folder. The only room that spells file names."""
 
-from autoseg.store.cases import Prepared, Preprocessed, StoredCase, StoredLabels
+from autoseg.store.cases import Prepared, Preprocessed, StoredCase, StoredLabels, read_indices, save_indices
 from autoseg.store.files import (
     header_hash,
     load_header,
@@ -30,6 +30,8 @@ __all__ = [
     "load_record",
     "load_tensors",
     "lock",
+    "read_indices",
+    "save_indices",
     "save_record",
     "save_tensors",
     "save_text",

@@ -14,6 +14,8 @@ from autoseg.errors import BadFile
 from autoseg.records import Record
 from autoseg.store.files import load_header, load_tensors, save_arrays, whole
 
+REMEDY = "remove scores.json of its run and train it again, which predicts its validation cases anew"
+
 
 class Prepared(Record):
     """Header of a preprocessed case. `signature` changes with its files and with how it was preprocessed; `raters` are
@@ -143,6 +145,21 @@ class Preprocessed:
         header, tensors = load_tensors(Prepared, points_file)
         points = {int(index): at.numpy() for index, at in tensors.items()}
         return StoredCase(case, header.shape, points, image_file, label_file, earlier, header.raters)
+
+
+def save_indices(file: Path, array: NDArray[np.uint8]) -> None:
+    """Stores an array of two axes or more, compressed."""
+    _save_array(file, array)
+
+
+def read_indices(file: Path) -> NDArray[np.uint8]:
+    """The array that `save_indices` stored. Raises: BadFile where there is none, or a damaged one."""
+    if not file.exists():
+        raise BadFile("is not there", where=str(file), remedy=REMEDY)
+    try:
+        return _read(file, (slice(None),))
+    except BadFile as problem:
+        raise BadFile(problem.what, where=problem.where, remedy=REMEDY) from None
 
 
 def _of_rater(label: Path, rater: int) -> Path:

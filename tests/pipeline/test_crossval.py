@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 
 from autoseg.errors import BadUsage
-from autoseg.pipeline import crossval, ensembles
+from autoseg.pipeline import cleaning, crossval, ensembles, folder
 from autoseg.pipeline.choosing import standing
 from autoseg.pipeline.fold_cases import Wish
+from autoseg.pipeline.levels import levels_beside
 from autoseg.pipeline.models import load_model
+from autoseg.pipeline.out_of_fold import postprocessed
 from autoseg.pipeline.prediction import Model
 from autoseg.pipeline.prediction import load_model as of_runs
-from autoseg.records import Choice, Cleaning, Part
+from autoseg.records import Choice, Cleaning, Part, Postprocessing
+from autoseg.steps import cases as casework
 from autoseg.store import Home, save_record
 from tests.pipeline.conftest import PLAN, TASK
 from tests.pipeline.test_scoring import Listening
@@ -61,8 +64,6 @@ def test_an_ensemble_says_what_its_networks_say_on_average_of_cases_they_had_not
     home = Home(crossed)
     one, other = (of_runs([home.run_folder(TASK, PLAN, title, 1, 0)], "cpu", {}) for title in TITLES)
     model: Model = replace(one, beside=(other,))
-    from autoseg.steps import cases as casework
-
     image = casework.read_image([crossed / "datasets" / TASK / "imagesTr" / "ball_07.nii.gz"], model.question)
     there = label(home.ensembles(TASK, PLAN) / "2d+3d" / "ball_07.nii.gz")
     np.testing.assert_array_equal(there, model.predict(image).transpose(2, 1, 0))
@@ -124,11 +125,12 @@ def test_two_devices_train_at_once(copy: Path) -> None:
 # -- predicting with the choice ------------------------------------------------------------------------
 
 
-def chosen(home: Path, *steps: Part) -> None:
-    """The ensemble is chosen, with these steps."""
+def chosen(home: Path, *steps: Part, thresholds: dict[str, float] | None = None) -> None:
+    """The ensemble is chosen, with these steps and thresholds."""
     choice = Home(home).choice(TASK, PLAN)
     assert choice is not None
-    changed = {"configurations": ("2d", "3d"), "cleaning": Cleaning(steps=steps, tried=steps)}
+    after = Postprocessing(thresholds=thresholds or {}, steps=steps)
+    changed = {"configurations": ("2d", "3d"), "cleaning": Cleaning(taken=after, tried=after)}
     save_record(Home(home).choice_file(TASK, PLAN), choice.model_copy(update=changed))
 
 
@@ -162,6 +164,59 @@ def test_predict_and_export_use_what_was_chosen(copy: Path) -> None:
     model = load_model(copy / "model.autoseg", "cpu")
     image = nibabel.load(Path(images) / "ball_02.nii.gz")
     assert not model.predict(np.asarray(image.dataobj).transpose(2, 1, 0), (2.0, 1.0, 1.0)).any()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.5, 0.6, 0.9])
+@pytest.mark.parametrize("way", ["2d", "3d", "2d+3d"])
+def test_a_threshold_does_in_prediction_what_it_was_chosen_for(crossed: Path, way: str, share: float) -> None:
+    home, after = Home(crossed), Postprocessing(thresholds={"ball": share})
+    models = [of_runs([home.run_folder(TASK, PLAN, title, 1, 0)], "cpu", {}) for title in way.split("+")]
+    model: Model = replace(models[0], beside=tuple(models[1:]), postprocessing=after)
+    image = casework.read_image([crossed / "datasets" / TASK / "imagesTr" / "ball_07.nii.gz"], model.question)
+    place = home.run_folder(TASK, PLAN, way, 1, 0).predictions
+    file = (home.ensembles(TASK, PLAN) / way if "+" in way else place) / "ball_07.nii.gz"
+    plain = label(file).transpose(2, 1, 0).astype(np.uint8)
+    found = postprocessed(plain, file, model.question, after, image.spacing)
+    np.testing.assert_array_equal(model.predict(image), found)
+    grown = np.count_nonzero(found) - np.count_nonzero(plain)
+    assert grown > 0 if share < 0.5 else grown < 0 if share > 0.5 else grown == 0
+
+
+def test_thresholds_travel_with_the_model(copy: Path) -> None:
+    say, images = teller(copy), str(copy / "images")
+    (copy / "images").mkdir()
+    shutil.copy(copy / "datasets" / TASK / "imagesTr" / "ball_02.nii.gz", copy / "images")
+    chosen(copy, thresholds={"ball": 0.1})
+    told = say("predict", "-i", images, "-o", str(copy / "low"), "-t", "Task01")
+    assert "2d + 3d, then ball from 0.1" in told.stderr
+    say("predict", "-i", images, "-o", str(copy / "plain"), "-t", "Task01", "--no-postprocessing")
+    say("export", str(copy / "model.autoseg"), "-t", "Task01")
+    say("predict", "-i", images, "-o", str(copy / "packed"), "-m", str(copy / "model.autoseg"))
+    low, plain, packed = (label(copy / name / "ball_02.nii.gz") for name in ("low", "plain", "packed"))
+    np.testing.assert_array_equal(low, packed)
+    assert np.count_nonzero(low) > np.count_nonzero(plain)
+
+
+def test_what_the_memory_does_not_hold_is_postprocessed_in_strips(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    say, images = teller(copy), str(copy / "images")
+    (copy / "images").mkdir()
+    for name in ("ball_02.nii.gz", "ball_08.nii.gz"):
+        shutil.copy(copy / "datasets" / TASK / "imagesTr" / name, copy / "images")
+    chosen(copy, Part(name="keep_largest"), Part(name="fill_holes", options={"label": "ball"}))
+    say("predict", "-i", images, "-o", str(copy / "whole"), "-t", "Task01")
+    monkeypatch.setattr(folder, "fits", lambda shape, room: False)
+    monkeypatch.setattr(cleaning, "STRIP", 10**9)  # a row at a time
+    say("predict", "-i", images, "-o", str(copy / "strips"), "-t", "Task01")
+    for name in ("ball_02.nii.gz", "ball_08.nii.gz"):
+        np.testing.assert_array_equal(label(copy / "strips" / name), label(copy / "whole" / name))
+    assert not [*(copy / "strips").glob(".*.part.*")]
+
+
+def test_runs_without_levels_are_chosen_without_thresholds(copy: Path) -> None:
+    home = Home(copy)
+    levels_beside(home.run_folder(TASK, PLAN, "2d", 0, 0).predictions / "x").parent.rename(copy / "gone")
+    told = teller(copy)("choose", "2d", "--device", "cpu", "-t", "Task01")
+    assert "no thresholds" in told.stderr
 
 
 def test_a_choice_of_runs_that_have_changed_is_not_used(copy: Path) -> None:

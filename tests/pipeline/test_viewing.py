@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from autoseg.errors import BadUsage
+from autoseg.pipeline.out_of_fold import postprocessed
 from autoseg.pipeline.viewing import Server, Viewer, server
 from autoseg.store import Home
 from tests.pipeline.conftest import PLAN, TASK
@@ -67,8 +68,11 @@ def test_volumes_and_labels_are_those_of_the_case(viewer: Viewer, crossed: Path)
     choice = Home(crossed).choice(TASK, PLAN)
     assert choice is not None and viewer.cases[3].prediction is not None
     prediction = nibabel.Nifti1Image.from_bytes(gzip.decompress(viewer.part(3, "prediction.nii.gz")[1]))
-    there = nibabel.load(viewer.cases[3].prediction)
-    np.testing.assert_array_equal(np.asarray(prediction.dataobj), np.asarray(there.dataobj))
+    there = np.asarray(nibabel.load(viewer.cases[3].prediction).dataobj).transpose(2, 1, 0)
+    wanted = postprocessed(
+        there, viewer.cases[3].prediction, viewer.question, choice.cleaning.taken, prediction.header.get_zooms()[::-1]
+    )  # fmt: skip
+    np.testing.assert_array_equal(np.asarray(prediction.dataobj).transpose(2, 1, 0), wanted)
 
 
 def test_the_server_gives_the_page_its_scripts_and_the_cases(port: Server) -> None:

@@ -39,7 +39,9 @@ from autoseg.records import (
     PackedModel,
     Part,
     Plan,
+    Postprocessing,
     Predicted,
+    Pruned,
     Question,
     Record,
     Run,
@@ -110,7 +112,11 @@ COMPARED = Compared(
     name="2d", configurations=("2d",), dice=0.5, interval=(0.25, 0.75), behind=0.0, apart=(0.0, 0.0), seconds=1.5,
     parameters=9,
 )  # fmt: skip
-CLEANING = Cleaning(steps=(PART,), tried=(PART,), before={"a": 0.5}, after={"a": None}, nested={"a": 0.75})
+PRUNED = Pruned(configuration="2d", depth=None, cases=3, seconds=0.5, dice=0.25)
+AFTER = Postprocessing(thresholds={"a": 0.35}, steps=(PART,))
+CLEANING = Cleaning(
+    taken=AFTER, tried=AFTER, before={"a": 0.5}, thresholded={"a": 0.5}, after={"a": None}, nested={"a": 0.75}
+)
 DOUBT = Doubt(box=((0, 1), (2, 3)), at=(0, 2), said="a", label="b", voxels=4, weight=2.5)
 CERTAIN = CaseCertainty(counts=(1, 2), sure=(0.5, 1.5), right=(0, 2), weight=2.5, above=5.0, doubts=(DOUBT,))
 ONE_OF_EACH: list[Record] = [
@@ -123,10 +129,11 @@ ONE_OF_EACH: list[Record] = [
         rule="r", unit="mm³", cases={"c1": {"a": MEASURES}}, mean={"a": MEANS}, dice=0.1, interval=(0.0, 0.5),
         pooled={"a": MEANS}, groups={"p1": {"a": MEANS}}, measures={"hd95": "a distance"}, faults={"c2": "is missing"},
     ),
-    SPAN, CHANNEL_SEEN, SEEN, MEMBER, MODEL, COMPARED, CLEANING, DOUBT, CERTAIN, Certainty(cases={"c1": CERTAIN}),
+    SPAN, CHANNEL_SEEN, SEEN, MEMBER, MODEL, COMPARED, AFTER, CLEANING, PRUNED, DOUBT, CERTAIN,
+    Certainty(cases={"c1": CERTAIN}),
     Choice(
         task="t", plan="p", seed=0, configurations=("2d",), because="it is the best", table=(COMPARED,), nested=0.5,
-        cleaning=CLEANING, runs={"2d": {"0": "a1"}}, cases=3, groups=2,
+        cleaning=CLEANING, depths=(PRUNED,), runs={"2d": {"0": "a1"}}, cases=3, groups=2,
     ),
 ]  # fmt: skip
 each = pytest.mark.parametrize("record", ONE_OF_EACH, ids=lambda record: type(record).__name__)

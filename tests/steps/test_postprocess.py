@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from autoseg.records import Part
+from autoseg.records import NOTHING, Part, Postprocessing
 from autoseg.steps import postprocess
 from autoseg.steps.postprocess import Facts, acts, applied, changed, choose, dice, facts, select
 
@@ -113,9 +113,9 @@ def test_names_that_need_quotes_are_parts_too() -> None:
 def really(scenes: dict[str, tuple[np.ndarray, np.ndarray]]):
     """The Dice of a case when steps are done."""
 
-    def one(name: str, steps: tuple[Part, ...]) -> np.ndarray:
+    def one(name: str, what: Postprocessing) -> np.ndarray:
         prediction, reference = scenes[name]
-        label = applied(prediction, acts(steps, {"a": 1}), (1.0, 1.0))
+        label = applied(prediction, acts(what.steps, {"a": 1}), (1.0, 1.0))
         hits, total = (label & reference).sum(), label.sum() + reference.sum()
         return np.array([2 * hits / total])
 
@@ -127,7 +127,7 @@ def test_the_gain_that_is_told_is_that_of_cases_it_was_not_chosen_on() -> None:
     scenes = {f"c{n}": scene(rng, specks=True, hole=True) for n in range(10)}
     known = {name: facts(*pair, [1], (1.0, 1.0), n % 5) for n, (name, pair) in enumerate(scenes.items())}
     found = choose(known, ["a"], really(scenes))
-    assert [part.name for part in found.steps] == ["keep_largest", "fill_holes"] and found.tried == found.steps
+    assert [part.name for part in found.taken.steps] == ["keep_largest", "fill_holes"] and found.tried == found.taken
     assert found.before["a"] is not None and found.before["a"] < 1
     assert found.after == found.nested == {"a": 1.0}
 
@@ -144,7 +144,7 @@ def test_what_helps_by_luck_in_one_fold_alone_is_not_taken() -> None:
         scenes[f"c{n}"] = (prediction, reference)
     known = {name: facts(*pair, [1], (1.0, 1.0), n) for n, (name, pair) in enumerate(scenes.items())}
     found = choose(known, ["a"], really(scenes))
-    assert found.tried and found.steps == ()
+    assert found.tried.steps and found.taken == NOTHING
     assert found.after["a"] == 1 and found.nested == found.before
 
 
@@ -153,4 +153,4 @@ def test_with_one_fold_nothing_is_taken() -> None:
     scenes = {f"c{n}": scene(rng, specks=True, hole=False) for n in range(4)}
     known = {name: facts(*pair, [1], (1.0, 1.0), 0) for name, pair in scenes.items()}
     found = choose(known, ["a"], really(scenes))
-    assert found.tried == found.steps == () and found.nested == {} and found.before["a"] is not None
+    assert found.tried == found.taken == NOTHING and found.nested == {} and found.before["a"] is not None

@@ -223,10 +223,10 @@ def test_several_sets_of_views_swept_once_decide_as_each_of_them_does(
     among = [(0, 1), (0, 2), (0, 1, 2)]
     made = [np.zeros(shape, np.uint8) for _ in among]
     count = np.zeros(shape, int)
-    for box, decided in step.ways(step.views(image, members, asked, CPU, how, {}), asked, how, among):
-        count[box] += 1
-        for label, part in zip(made, decided, strict=True):
-            label[box] = part
+    for parts in step.ways(step.views(image, members, asked, CPU, how, {}), asked, how, among):
+        count[parts[0].box] += 1
+        for label, part in zip(made, parts, strict=True):
+            label[part.box] = part.indices
     assert (count == 1).all()
     for way, label in zip(among, made, strict=True):
         seen = step.views(image, [members[n] for n in way], asked, CPU, how, {})
