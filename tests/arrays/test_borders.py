@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import surface_distance
 import torch
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
 from scipy.ndimage import binary_erosion, gaussian_filter
@@ -12,7 +13,10 @@ from autoseg.arrays import borders
 from autoseg.arrays import pairs as pairing
 from autoseg.arrays.pairs import Measure, Pair, pairs
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*scipy.ndimage.*:DeprecationWarning"),  # DeepMind's
+]
 SPACING = (2.0, 0.75, 1.5)
 
 
@@ -48,6 +52,17 @@ def test_distances_agree_with_monai(seed: int, dims: int) -> None:
     for tolerance in (0.75, 2.0):
         wanted = compute_surface_dice(*sides, [tolerance], True, spacing=spacing)
         assert borders.normalised_surface_dice(1.0, tolerance)(pair) == pytest.approx(float(wanted), rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_surface_dice_by_area_agrees_with_deepmind(seed: int, dims: int) -> None:
+    prediction, reference = blobs(seed, dims)
+    found = surface_distance.compute_surface_distances(prediction > 0, reference > 0, SPACING[:dims])
+    for tolerance in (0.75, 2.0):
+        wanted = surface_distance.compute_surface_dice_at_tolerance(found, tolerance)
+        measure = borders.surface_dice(1.0, tolerance)
+        assert measure(pair_of(prediction, reference)) == pytest.approx(wanted, rel=1e-6, abs=1e-6)
 
 
 def test_surface_dice_does_not_depend_on_what_lies_around() -> None:
