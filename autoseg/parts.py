@@ -333,6 +333,9 @@ MEASURES = Table(
         "object_recall": "autoseg.arrays.matching:object_recall",
         "object_f1": "autoseg.arrays.matching:object_f1",
         "lesion_dice": "autoseg.arrays.matching:lesion_dice",
+        "lesion_precision": "autoseg.arrays.matching:lesion_precision",
+        "lesion_recall": "autoseg.arrays.matching:lesion_recall",
+        "lesion_f1": "autoseg.arrays.matching:lesion_f1",
         "patch_f1": "autoseg.arrays.matching:patch_f1",
     },
 )

@@ -97,16 +97,48 @@ def lesion_dice(dilation: int = 3, smallest: float = 50) -> Measure:
         dilation: steps of 18 (3-D) or 8 (2-D) neighbours; BraTS has 3 for gliomas, 1 for metastases and meningiomas.
         smallest: lesions up to this volume (mm³, m²) do not count; 50 there, 2 for metastases.
     """
-    if dilation < 1 or smallest < 0:
-        raise ValueError(f"dilation {dilation} and smallest {smallest}: want at least 1 and 0")
+    _require_lesions(dilation, smallest)
 
     def of(pair: Pair) -> float:
-        return _lesion_dice(pair, dilation, smallest)
+        dice, invented = _lesions(pair, dilation, smallest)
+        return sum(dice) / (len(dice) + invented) if dice or invented else 1.0
 
     return Measure(of, zero, f"mean Dice of lesions above {smallest:g}, dilated {dilation} times")
 
 
-def _lesion_dice(pair: Pair, dilation: int, smallest: float) -> float:
+def lesion_precision(dilation: int = 3, smallest: float = 50) -> Measure:
+    """Of the lesions that are predicted, how many are there. Args: as of `lesion_dice`, which says what a lesion is."""
+    return _of_lesions(dilation, smallest, lambda found, predicted, _: _share(found, predicted), "found of predicted")
+
+
+def lesion_recall(dilation: int = 3, smallest: float = 50) -> Measure:
+    """Of the lesions that are there, how many a prediction touches. Args: as of `lesion_dice`."""
+    return _of_lesions(dilation, smallest, lambda found, _, there: _share(found, there), "found of those there")
+
+
+def lesion_f1(dilation: int = 3, smallest: float = 50) -> Measure:
+    """Harmonic mean of `lesion_precision` and `lesion_recall`. Args: as of `lesion_dice`."""
+    return _of_lesions(dilation, smallest, _f1, "F1 of lesions")
+
+
+def _of_lesions(dilation: int, smallest: float, ratio: Ratio, said: str) -> Measure:
+    _require_lesions(dilation, smallest)
+
+    def counts(pair: Pair) -> Counts:
+        dice, invented = _lesions(pair, dilation, smallest)
+        found = sum(one > 0 for one in dice)
+        return found, found + invented, len(dice)
+
+    return _counted(counts, ratio, f"{said}: lesions above {smallest:g}, dilated {dilation} times")
+
+
+def _require_lesions(dilation: int, smallest: float) -> None:
+    if dilation < 1 or smallest < 0:
+        raise ValueError(f"dilation {dilation} and smallest {smallest}: want at least 1 and 0")
+
+
+def _lesions(pair: Pair, dilation: int, smallest: float) -> tuple[list[float], int]:
+    """The Dice of each lesion that counts, and how many objects were invented."""
     around = [(dilation if axis in pair.axes else 0,) * 2 for axis in range(pair.reference.ndim)]
     prediction, reference = (np.pad(mask, around) for mask in (pair.prediction, pair.reference))
     structure = ndimage.generate_binary_structure(reference.ndim, 2)
@@ -127,8 +159,7 @@ def _lesion_dice(pair: Pair, dilation: int, smallest: float) -> float:
         if size * np.prod(pair.spacing) > smallest:
             hits = int(np.isin(guesses.numbers[wide], near)[lesion].sum())
             scores.append(2 * hits / (size + int(guesses.sizes[near.astype(np.int64) - 1].sum())))
-    invented = int((~touched[1:]).sum())
-    return sum(scores) / (len(scores) + invented) if scores or invented else 1.0
+    return scores, int((~touched[1:]).sum())
 
 
 def patch_f1(size: int = 16, share: float = 0.25) -> Measure:

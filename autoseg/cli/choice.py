@@ -14,6 +14,8 @@ from autoseg.cli.session import (
     device_option,
     echo_json,
     json_option,
+    measure_option,
+    measures_asked,
     plan_option,
     seconds,
     table,
@@ -37,6 +39,7 @@ seed_option = click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=
 @click.option("--fresh", is_flag=True, help="Train all of them anew; earlier runs are kept beside them.")
 @click.option("--leave-site-out", is_flag=True, help="Train a fold for each site instead, beside the task's own folds.")
 @click.option("--skip-bad", is_flag=True, help="Train without the cases that cannot be used.")
+@measure_option
 @seed_option
 @task_option
 @plan_option
@@ -47,7 +50,7 @@ seed_option = click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=
 def crossval(
     context: click.RichContext, /, configurations: tuple[str, ...], budget: str | None, steps: int | None,
     task: str | None, plan: str | None, as_json: bool, device: str, workers: int | None, leave_site_out: bool,
-    **options: Any,
+    measures: tuple[str, ...], **options: Any,
 ) -> None:  # fmt: skip
     """Train what is missing of all folds of the CONFIGURATIONS (all of the plan, if none is named), then choose."""
     from autoseg.pipeline.crossval import train_missing
@@ -56,7 +59,7 @@ def crossval(
 
     if budget and steps:
         raise click.UsageError("--budget and --steps exclude each other")
-    session = current(context)
+    session, asked = current(context), measures_asked(measures)
     made = session.plan(task, plan)
     titles = configurations or tuple(made.configurations)
     wish = Wish(
@@ -68,7 +71,7 @@ def crossval(
         _leave_out(session, made, titles, wish, devices, as_json)
         return
     train_missing(session.home, made, titles, wish, devices, session.voice)
-    _choose(session, made, titles, options["seed"], devices[0], workers, as_json)
+    _choose(session, made, titles, options["seed"], devices[0], workers, as_json, asked)
     _report(session, made)
 
 
@@ -81,6 +84,8 @@ def _leave_out(
     from autoseg.pipeline.sites import leave_out
 
     found = leave_out(session.home, plan, titles, wish, devices, session.voice)
+    if session.home.choice_scores(plan.task, plan.name) is not None:
+        _report(session, plan)
     if as_json:
         echo_json([asdict(one) for one in found])
         return
@@ -91,6 +96,7 @@ def _leave_out(
 
 @click.command()
 @click.argument("configurations", nargs=-1)
+@measure_option
 @seed_option
 @task_option
 @plan_option
@@ -100,7 +106,7 @@ def _leave_out(
 @click.pass_context
 def choose(
     context: click.RichContext, /, configurations: tuple[str, ...], seed: int, task: str | None, plan: str | None,
-    device: str, workers: int | None, as_json: bool,
+    device: str, workers: int | None, as_json: bool, measures: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Compare CONFIGURATIONS whose folds are all trained, and ensembles; choose one, and its postprocessing."""
     from autoseg.pipeline.ensembles import trained
@@ -109,7 +115,7 @@ def choose(
     session = current(context)
     made = session.plan(task, plan)
     titles = configurations or trained(session.home, made, seed)
-    _choose(session, made, titles, seed, devices_of(device)[0], workers, as_json)
+    _choose(session, made, titles, seed, devices_of(device)[0], workers, as_json, measures_asked(measures))
 
 
 @click.command()
@@ -170,6 +176,8 @@ def suspects(
 def view(context: click.RichContext, port: int, task: str | None, plan: str | None) -> None:
     """Open a page on this machine to look at the cases, their labels and what was predicted of them."""
     import contextlib
+    import sys
+    import webbrowser
 
     from autoseg.pipeline.viewing import Viewer, server
 
@@ -177,6 +185,8 @@ def view(context: click.RichContext, port: int, task: str | None, plan: str | No
     made = session.plan(task, plan)
     with server(Viewer(session.home, made), port) as running:
         click.echo(f"{running.address} (Ctrl-C ends it)")
+        if sys.stdout.isatty():
+            webbrowser.open(running.address)
         with contextlib.suppress(KeyboardInterrupt):
             running.serve_forever()
 
@@ -190,12 +200,18 @@ def _report(session: Session, plan: Plan) -> Path:
 
 
 def _choose(
-    session: Session, plan: Plan, titles: tuple[str, ...], seed: int, device: str, workers: int | None, as_json: bool
+    session: Session, plan: Plan, titles: tuple[str, ...], seed: int, device: str, workers: int | None, as_json: bool,
+    measures: tuple[str, ...],
 ) -> None:  # fmt: skip
     from autoseg.pipeline.choice import choose_model
+    from autoseg.pipeline.choosing import runs_of
+    from autoseg.pipeline.exporting import export
 
-    choice = choose_model(session.home, plan, titles, seed, device, session.plugins, workers, session.voice)
+    home, voice = session.home, session.voice
+    choice = choose_model(home, plan, titles, seed, device, session.plugins, workers, voice, measures)
+    packed = home.model_file(plan.task, plan.name)
+    export(home, [run for runs in runs_of(home, choice) for run in runs], packed, voice, session.plugins, choice)
     if as_json:
         echo_json(choice.model_dump(mode="json"))
     else:
-        show.choice(choice, session.home.choice_file(plan.task, plan.name))
+        show.choice(choice, home.choice_file(plan.task, plan.name))

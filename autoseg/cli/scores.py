@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from autoseg.cli import show
-from autoseg.cli.session import Session, current, echo_json, json_option
+from autoseg.cli.session import Session, current, echo_json, json_option, measure_option, measures_asked
 from autoseg.errors import BadData
 
 if TYPE_CHECKING:
@@ -20,16 +20,15 @@ if TYPE_CHECKING:
 @click.option("-r", "--references", type=click.Path(path_type=Path), required=True, help="Folder of true labels.")
 @click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, help="Folder for the scores.")
 @click.option("-t", "--task", help="Task whose classes and groups to take (default: the values in the references).")
-@click.option("-m", "--measure", "measures", multiple=True, metavar="NAME[(OPTION=VALUE)]",
-              help="Measured beside Dice and its like, instead of hd95, assd and nsd; may be given several times; "
-              "none: nothing. See autoseg parts.")  # fmt: skip
+@measure_option
 @click.option(
     "--erode", type=click.IntRange(0, 20), default=0, help="Pixels around borders of classes that do not count."
 )
 @click.option(
     "--mask", "masks", type=click.Path(path_type=Path), help="Folder of masks: where they are 0 nothing counts."
 )
-@click.option("--group", metavar="REGEX", help="Cases with the same match are one patient or scene, for the intervals.")
+@click.option("--group", metavar="REGEX", help="Cases with the same match are one patient or scene, for the intervals; "
+              "with --task, of those that the task does not know.")  # fmt: skip
 @json_option
 @click.pass_context
 def evaluate(
@@ -43,11 +42,12 @@ def evaluate(
     session = current(context)
     asked = _asked(session, task, **options)
     scores = evaluate_folders(predictions, references, out, session.voice, asked)
-    report_of_scores(scores, asked.question, f"{predictions} against {references}", out / "report.html")
+    title = f"{predictions} against {references}"
+    report_of_scores(scores, asked.question, title, out / "report.html", asked.sites)
     if as_json:
         echo_json(scores.model_dump(mode="json"))
     else:
-        show.scores(f"{predictions} against {references}", scores, out)
+        show.scores(title, scores, out)
     if scores.faults:
         some = " | ".join(f"{case}: {why}" for case, why in [*scores.faults.items()][:5])
         more = f" (and {len(scores.faults) - 5} more in {out / 'scores.json'})" if len(scores.faults) > 5 else ""
@@ -55,14 +55,13 @@ def evaluate(
 
 
 def _asked(session: Session, task: str | None, measures: tuple[str, ...], group: str | None, **rest: Any) -> Asked:
-    from autoseg.pipeline.scoring import USUAL, Asked
+    from autoseg.pipeline.scoring import Asked
     from autoseg.pipeline.tasks import dataset_of
 
-    if task and group:
-        raise click.UsageError("--task knows the groups: --group goes with references of no task")
-    names = () if measures == ("none",) else measures or USUAL
+    names = measures_asked(measures)
     if task is None:
         return Asked(measures=names, group=group, **rest)
     dataset, _ = dataset_of(session.home, session.home.task(task))
     groups = {case.id: case.group for case in dataset.cases if case.group is not None}
-    return Asked(dataset.question(), names, groups=groups, **rest)
+    sites = {case.id: case.site for case in dataset.cases if case.site is not None}
+    return Asked(dataset.question(), names, groups=groups, group=group, sites=sites, **rest)

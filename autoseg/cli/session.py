@@ -207,6 +207,11 @@ def change(text: str) -> tuple[str, Any]:
         return field.strip(), value
 
 
+measure_option = click.option(
+    "-m", "--measure", "measures", multiple=True, metavar="NAME[(OPTION=VALUE)]",
+    help="Measured beside Dice and its like, instead of hd95, assd and nsd; may be given several times; none: nothing. "
+    "See autoseg parts.",
+)  # fmt: skip
 task_option = click.option("-t", "--task", help="Task, by any unambiguous beginning (default: the current one).")
 plan_option = click.option("-p", "--plan", help="Plan (default: the current one).")
 device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
@@ -216,3 +221,13 @@ workers_option = click.option(
     help="Processes for reading and preprocessing (default: one per core).",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON to stdout instead of a table.")
+
+
+def measures_asked(given: tuple[str, ...]) -> tuple[str, ...]:
+    """What --measure asks for. Raises: BadPlan for what is no measure."""
+    from autoseg.pipeline.scoring import USUAL
+    from autoseg.steps.evaluate import measures_named
+
+    asked = () if given == ("none",) else given or USUAL
+    measures_named(asked, voxel=1.0)
+    return asked

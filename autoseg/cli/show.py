@@ -93,14 +93,26 @@ def _hours(plan: Plan, title: str) -> str:
 
 def scores(title: str, scores: Scores, folder: Path) -> None:
     """Means per class with their intervals, the worst cases, the rule and where the files are."""
+    from autoseg.arrays.metrics import mean_of
+
     further = list(scores.measures)
     rows = [(name, *_cells(means, further)) for name, means in scores.mean.items()]
     if len(rows) > 1:
-        rows.append(("mean", _interval(scores.dice, scores.interval), *[""] * (4 + len(further))))
+        parts = [mean_of(getattr(one, name) for one in scores.mean.values()) for name in ("iou", "precision", "recall")]
+        parts += [mean_of(one.more.get(name) for one in scores.mean.values()) for name in further]
+        rows.append(("mean", _interval(scores.dice, scores.interval), *map(number, parts), ""))
     columns = ["class", "Dice [95 %]", "IoU", "precision", "recall", *further, "cases"]
     table(f"{title}: {len(scores.cases)} cases", columns, rows)
     for name, said in scores.measures.items():
         click.echo(f"{name}: {said}")
+    counted = [title for title in further if any(title in one.more for one in scores.pooled.values())]
+    if scores.pooled:
+        cells = {
+            name: (one.dice, one.iou, one.precision, one.recall, *(one.more.get(title) for title in counted))
+            for name, one in scores.pooled.items()
+        }
+        header = ["class", "Dice", "IoU", "precision", "recall", *counted]
+        table("all cases as one image", header, [(name, *map(number, row)) for name, row in cells.items()])
     known = {
         case: sum(values) / len(values)
         for case, classes in scores.cases.items()
@@ -130,6 +142,8 @@ def number(value: float | None) -> str:
 
 def choice(choice: Chosen, file: Path) -> None:
     """The comparison, the model that is taken and why, what postprocessing brings, and what the figures mean."""
+    from autoseg.steps.evaluate import RULE
+
     rows = [_row(one, one.configurations == choice.configurations) for one in choice.table]
     title = f"{choice.task}, plan {choice.plan}: {choice.cases} cases held out, of {choice.groups} groups"
     columns = ["", "model", "Dice [95 %]", "behind the best [95 %]", "seconds per case", "parameters", "training, GB"]
@@ -138,9 +152,11 @@ def choice(choice: Chosen, file: Path) -> None:
     if choice.nested is not None and len(choice.table) > 1:
         click.echo(f"chosen fold by fold on the other folds, such a model has Dice {choice.nested:.4f}")
     _cleaning(choice.cleaning)
+    click.echo(f"rule: {RULE}")
     click.echo(
         "these figures are of the networks of single folds, each on cases that it had not seen; the mean of all folds "
-        "is what predicts, and is unmeasured unless evaluate is given a test set"
+        "is what predicts, and is unmeasured unless evaluate is given a test set; seconds and parameters are of one "
+        "fold's, memory is that of training"
     )
     click.echo(f"{file} · predict with it: autoseg predict -i IN -o OUT")
 

@@ -20,6 +20,7 @@ from autoseg.pipeline.levels import levels_beside
 from autoseg.pipeline.out_of_fold import Indices, Pair, pair_of
 from autoseg.pipeline.prediction import load_model
 from autoseg.pipeline.pricing import of_depths
+from autoseg.pipeline.scoring import USUAL
 from autoseg.pipeline.voice import Voice
 from autoseg.records import CaseFacts, Choice, Cleaning, Compared, Plan, Postprocessing, Pruned, Question
 from autoseg.steps import cases as casework
@@ -39,10 +40,12 @@ Result = TypeVar("Result")
 
 def choose_model(
     home: Home, plan: Plan, titles: Sequence[str], seed: int, device: str, plugins: Mapping[str, str],
-    workers: int | None, voice: Voice,
+    workers: int | None, voice: Voice, measures: tuple[str, ...] = USUAL,
 ) -> Choice:  # fmt: skip
     """Compares all models of these configurations on cases held out, and writes which is taken.
 
+    Args:
+        measures: what is measured of it beside Dice and its like, as texts.
     Raises: BadUsage where a run of theirs is missing; BadData where a label cannot be read.
     """
     done = finished(home, plan, titles, seed)
@@ -69,7 +72,9 @@ def choose_model(
         cleaning=work.cleaning(held, pairs(taken)), runs=done.contents, cases=len(held), groups=len(set(groups)),
     )  # fmt: skip
     voxel = statistics.median([max(facts.spacing) for facts in known.values() if facts.spacing] or [1.0])
-    scored = out_of_fold.scored(held, pairs(taken), choice.cleaning.taken, plan.question, voxel, workers, voice)
+    scored = out_of_fold.scored(
+        held, pairs(taken), choice.cleaning.taken, plan.question, voxel, measures, workers, voice
+    )  # fmt: skip
     save_record(home.choice_scores_file(plan.task, plan.name), scored)
     save_record(home.choice_file(plan.task, plan.name), choice)
     return choice

@@ -16,7 +16,6 @@ from autoseg.image import Image
 from autoseg.pipeline.cleaning import acts_of
 from autoseg.pipeline.ensembles import Held, Titles
 from autoseg.pipeline.levels import levels_beside
-from autoseg.pipeline.scoring import USUAL
 from autoseg.pipeline.voice import Voice
 from autoseg.records import NOTHING, CaseFacts, Measures, Postprocessing, Question, Scores
 from autoseg.steps import cases as casework
@@ -91,14 +90,16 @@ def _plain(pair: Pair, question: Question, truth: Image) -> Indices:
 
 def scored(
     held: Sequence[Held], jobs: Sequence[Pair], after: Postprocessing, question: Question, voxel: float,
-    workers: int | None, voice: Voice,
+    measures: tuple[str, ...], workers: int | None, voice: Voice,
 ) -> Scores:  # fmt: skip
     """Every measure of a model's labels, after postprocessing.
 
     Args:
         jobs: the files of every case; voxel: the longest side of a voxel, in the unit of the spacing.
+        measures: what is measured beside voxels, as texts.
     """
-    work = partial(_score, question=question, after=after, voxel=voxel)
+    more = evaluate.measures_named(measures, voxel)
+    work = partial(_score, question=question, after=after, voxel=voxel, measures=measures)
     cases: dict[str, dict[str, Measures]] = {}
     total = np.zeros((len(question.classes),) * 2, np.int64)
     unit = ""
@@ -107,15 +108,15 @@ def scored(
         cases[held[index].files.id] = rows
         total += counts
     groups = {one.files.id: one.files.group for one in held if one.files.group is not None}
-    scores = evaluate.summarise(cases, question, unit, evaluate.measures_named(USUAL, voxel), groups)
+    scores = evaluate.summarise(cases, question, unit, more, groups)
     return scores.model_copy(update={"confusion": tuple(tuple(map(int, row)) for row in total)})
 
 
 def _score(
-    pair: Pair, question: Question, after: Postprocessing, voxel: float
+    pair: Pair, question: Question, after: Postprocessing, voxel: float, measures: tuple[str, ...]
 ) -> tuple[dict[str, Measures], NDArray[np.int64], str]:  # fmt: skip
     prediction, reference, truth = read(pair, question, after)
-    more = evaluate.measures_named(USUAL, voxel)
+    more = evaluate.measures_named(measures, voxel)
     rows = evaluate.of_indices(prediction, reference, question, truth.spacing, more)
     unit = evaluate.unit_of(len(truth.spacing), bool(truth.placement.get("crs")))
     return rows, evaluate.confused(prediction, reference, question), unit

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoseg.errors import BadFile, BadUsage
+from autoseg.errors import BadFile, BadUsage, RunFailed
 from autoseg.pipeline import predicted, scoring, tasks
 from autoseg.pipeline.choosing import with_remedy
 from autoseg.pipeline.levels import Levels
@@ -260,7 +260,10 @@ def _predict_cases(
                 sure.take(piece)
                 levels.take(piece)
 
-            label = model.predict(case.image, before, taken=taken)
+            try:
+                label = model.predict(case.image, before, taken=taken)
+            except RunFailed as problem:
+                raise RunFailed(f"{id}: {problem.what}", where=str(folder.folder), remedy=problem.remedy) from None
             certain[id] = sure.close()
             file = predicted.label_file(folder, files, question)
             levels.save(file)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import astuple
 from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
 
 from autoseg.arrays.metrics import mean_of
-from autoseg.errors import BadInput, BadPlan, BadUsage
+from autoseg.errors import BadFile, BadInput, BadPlan, BadUsage
 from autoseg.image import IGNORE
 from autoseg.pipeline import out_of_fold, tasks
 from autoseg.pipeline.choosing import standing
@@ -23,6 +25,8 @@ from autoseg.steps import chapters, findings, frames
 from autoseg.steps.report import Block, Case, Layers, Section, page
 from autoseg.store import Home, load_record, save_text
 
+T = TypeVar("T")
+NOWHERE: Mapping[str, str] = MappingProxyType({})
 SHOWN = 5  # of the worst and of the middling cases
 
 
@@ -38,9 +42,10 @@ def report(home: Home, plan: Plan, voice: Voice) -> Path:
         f"{title}, fold {fold}": home.run_folder(plan.task, plan.name, title, int(fold), choice.seed)
         for title, of in choice.runs.items() for fold in of
     }  # fmt: skip
-    records = {name: run for name, folder in runs.items() if (run := folder.run()) is not None}
+    records = {name: run for name, folder in runs.items() if (run := _readable(folder.run, None, voice)) is not None}
     trained = {run.configuration: run.settings for run in records.values()}
     sites = {case.id: case.site for case in dataset.cases if case.site is not None}
+    left_out = _readable(lambda: [astuple(row) for row in compared(home, plan, choice.seed)], [], voice)
     changed = standing(home, plan, voice) is None
     sections = [
         chapters.asked(plan, dataset, folds.rule if folds else ""),
@@ -50,7 +55,7 @@ def report(home: Home, plan: Plan, voice: Voice) -> Path:
         findings.compared(choice),
         findings.depths(choice),
         findings.results(scores, plan.question, sites),
-        findings.sites([astuple(row) for row in compared(home, plan, choice.seed)]),
+        findings.sites(left_out),
         *([] if changed else [findings.calibration(_certain(home, plan, choice, voice))]),
         findings.cleaning(choice),
         *([] if changed else [_cases(home, plan, choice, scores, voice)]),
@@ -64,11 +69,13 @@ def report(home: Home, plan: Plan, voice: Voice) -> Path:
     return file
 
 
-def report_of_scores(scores: Scores, question: Question | None, title: str, file: Path) -> None:
+def report_of_scores(
+    scores: Scores, question: Question | None, title: str, file: Path, sites: Mapping[str, str] = NOWHERE
+) -> None:  # fmt: skip
     """Writes the report of a folder of predictions: its results alone."""
     dice = "–" if scores.dice is None else f"{scores.dice:.4f}"
     said = f"Mean Dice {dice} over {len(scores.cases)} cases."
-    save_text(file, page(title, said, [findings.results(scores, question, {}), chapters.citing()]))
+    save_text(file, page(title, said, [findings.results(scores, question, sites), chapters.citing()]))
 
 
 def _certain(home: Home, plan: Plan, choice: Choice, voice: Voice) -> dict[str, list[CaseCertainty]]:
@@ -82,9 +89,19 @@ def _certain(home: Home, plan: Plan, choice: Choice, voice: Voice) -> dict[str, 
             voice.say(f"the calibration of the ensemble is left out: {problem}")
     for title in choice.configurations:
         for fold in choice.runs[title]:
-            known = home.run_folder(plan.task, plan.name, title, int(fold), choice.seed).certainty()
+            run = home.run_folder(plan.task, plan.name, title, int(fold), choice.seed)
+            known = _readable(run.certainty, None, voice)
             found.setdefault(title, []).extend(known.cases.values() if known else ())
     return {title: cases for title, cases in found.items() if cases}
+
+
+def _readable(read: Callable[[], T], otherwise: T, voice: Voice) -> T:
+    """What is read, or something else where a file is damaged, which is said: the rest is reported all the same."""
+    try:
+        return read()
+    except BadFile as problem:
+        voice.say(str(problem))
+        return otherwise
 
 
 def _held(home: Home, plan: Plan, choice: Choice) -> list[Held]:
@@ -115,9 +132,9 @@ def _cases(home: Home, plan: Plan, choice: Choice, scores: Scores, voice: Voice)
         if (found := mean_of(measures.dice for measures in row.values())) is not None
     }  # fmt: skip
     order = sorted(known, key=lambda case: known[case])
-    middle = max(0, (len(order) - SHOWN) // 2)
-    worst = order[:SHOWN]
-    typical = [case for case in order[middle : middle + SHOWN] if case not in worst]
+    worst, rest = order[:SHOWN], order[SHOWN:]
+    middle = max(0, min(len(rest) - SHOWN, len(order) // 2 - SHOWN // 2 - len(worst)))
+    typical = rest[middle : middle + SHOWN]
     try:
         held = {one.files.id: one for one in _held(home, plan, choice)}
     except BadUsage as problem:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.arrays.margins import near_borders
+from autoseg.arrays.metrics import Confusion
 from autoseg.arrays.pairs import Measure
 from autoseg.errors import BadData, BadUsage
 from autoseg.image import Array, Image, Mask
@@ -33,7 +34,8 @@ class Asked:
         measures: what else than counts of voxels is measured, as texts.
         erode: pixels around the borders between classes that do not count.
         masks: a folder of masks, by the names of the references: where they are 0 nothing counts.
-        groups: which patient or scene a case belongs to; or `group`, a regex that finds that in its name.
+        groups: which patient or scene a case belongs to; `group`: a regex that finds that in the names of others.
+        sites: where a case comes from, as far as that is known.
     """
 
     question: Question | None = None
@@ -42,13 +44,18 @@ class Asked:
     masks: Path | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
     group: str | None = None
+    sites: Mapping[str, str] = field(default_factory=dict)
 
     def grouped(self, cases: Sequence[str]) -> Mapping[str, str]:
         """The group of every case that has one. Raises: BadUsage for a regex that matches none."""
         if self.group is None:
             return self.groups
+        cases = [case for case in cases if case not in self.groups]
+        if not cases:
+            return self.groups
         matches = match_all(self.group, cases, "--group", BadUsage)
-        return {case: match for case, match in zip(cases, matches, strict=True) if match is not None}
+        found = {case: match for case, match in zip(cases, matches, strict=True) if match is not None}
+        return {**self.groups, **found}
 
 
 def evaluate_folders(
@@ -77,7 +84,7 @@ def evaluate_folders(
         faults |= unread
     scored: dict[str, dict[str, Measures]] = {}
     more: dict[str, Measure] | None = None
-    unit = ""
+    unit, confusion = "", np.zeros((1, 1), np.int64)
     left = sorted(set(wanted) & set(found) - set(faults))
     for case in voice.track(left, len(left), "scoring"):
         try:
@@ -87,7 +94,8 @@ def evaluate_folders(
                 pair = replace(pair, ignored=_ignored(pair, asked.erode, masks.get(case), asked.masks))
             if more is None:
                 more = evaluate.measures_named(asked.measures, max(pair.spacing))
-            scored[case], unit = pair.scored(str(found[case]), more), pair.unit
+            scored[case], counts, unit = *pair.scored(str(found[case]), more), pair.unit
+            confusion = counts + confusion
         except BadData as fault:
             faults[case] = str(fault)
     if not scored or question is None:
@@ -96,7 +104,10 @@ def evaluate_folders(
             f"none of {len(wanted) + len(strange)} cases can be scored: {first}", where=str(predictions), remedy=remedy
         )
     scores = evaluate.summarise(scored, question, unit, more, groups)
-    scores = scores.model_copy(update={"faults": dict(sorted(faults.items()))})
+    counted = tuple(tuple(map(int, row)) for row in confusion)
+    scores = scores.model_copy(
+        update={"faults": dict(sorted(faults.items())), "unreferenced": tuple(extra), "confusion": counted}
+    )  # fmt: skip
     for name, means in scores.mean.items():
         if means.cases == 0:
             voice.say(f"{name} occurs in no case, neither predicted nor there: it is not counted")
@@ -121,9 +132,11 @@ class _Read:
     unit: str
     ignored: Mask | None = None
 
-    def scored(self, where: str, more: Mapping[str, Measure]) -> dict[str, Measures]:
-        """The measures of every class."""
-        return evaluate.score(self.prediction, self.reference, self.question, self.spacing, where, more, self.ignored)
+    def scored(self, where: str, more: Mapping[str, Measure]) -> tuple[dict[str, Measures], Confusion]:
+        """The measures of every class, and the voxels by class there and predicted."""
+        guess, truth = evaluate.indices_of(self.prediction, self.reference, self.question, where, self.ignored)
+        rows = evaluate.of_indices(guess, truth, self.question, self.spacing, more)
+        return rows, evaluate.confused(guess, truth, self.question)
 
 
 def _read(prediction: Path, reference: Path, question: Question) -> _Read:

@@ -12,7 +12,7 @@ from autoseg.pipeline.crossval import train_missing
 from autoseg.pipeline.fold_cases import Wish
 from autoseg.pipeline.tasks import dataset_of
 from autoseg.pipeline.voice import Voice
-from autoseg.records import Measures, Plan
+from autoseg.records import Measures, Plan, Scores, digest
 from autoseg.store import Home, save_record
 
 CORNER = "sites"
@@ -53,7 +53,7 @@ def compared(home: Home, plan: Plan, seed: int) -> list[SiteRow]:
     for title in plan.configurations if folds is not None else ():
         inside = _cases(home, plan, title, seed)
         for number, site in enumerate(folds.names if folds else ()):
-            scores = apart.run_folder(plan.task, plan.name, title, number, seed).scores()
+            scores = _scores(apart, plan, title, number, seed)
             if scores is not None and scores.cases:
                 seen = [inside[case] for case in scores.cases if case in inside]
                 whole = len(seen) == len(scores.cases)
@@ -66,9 +66,17 @@ def _cases(home: Home, plan: Plan, title: str, seed: int) -> dict[str, dict[str,
     folds = home.folds(plan.task)
     found: dict[str, dict[str, Measures]] = {}
     for number in range(len(folds.folds)) if folds is not None else ():
-        scores = home.run_folder(plan.task, plan.name, title, number, seed).scores()
+        scores = _scores(home, plan, title, number, seed)
         found |= scores.cases if scores is not None else {}
     return found
+
+
+def _scores(home: Home, plan: Plan, title: str, fold: int, seed: int) -> Scores | None:
+    """Of a run of the folds and classes that there are now; None where there is none."""
+    folder, folds = home.run_folder(plan.task, plan.name, title, fold, seed), home.folds(plan.task)
+    run = folder.run()
+    same = run is not None and folds is not None and run.folds == digest(folds) and run.question == plan.question
+    return folder.scores() if same else None
 
 
 def _dice(rows: Sequence[dict[str, Measures]]) -> float | None:

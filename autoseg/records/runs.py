@@ -116,7 +116,8 @@ class Scores(Record):
 
     `pooled` counts the voxels (or objects) of all cases together; `groups` has the means of each patient, scene or
     site that has several cases. `measures` says what each of `more` is, `faults` which cases could not be scored, and
-    why; `confusion`, where it was counted, the voxels of all cases by class of the reference (rows) and the prediction.
+    why, `unreferenced` which predictions have no reference; `confusion`, where it was counted, the voxels of all cases
+    by class of the reference (rows) and the prediction.
     """
 
     rule: str
@@ -129,4 +130,5 @@ class Scores(Record):
     groups: dict[str, dict[str, Means]] = {}
     measures: dict[str, str] = {}
     faults: dict[str, str] = {}
+    unreferenced: tuple[str, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.arrays.components import label_components
+from autoseg.errors import RunFailed
 from autoseg.image import IGNORE
 from autoseg.records import CaseCertainty, Doubt, Question
 from autoseg.records.certainty import BINS
@@ -36,6 +37,8 @@ class Weighing:
         """Counts what is sure and right in a box, and notes where another class is surer than the label's."""
         assert piece.probabilities is not None
         chances, label = piece.probabilities.float().cpu().numpy(), self.reference[piece.box]
+        if not np.isfinite(chances).all():
+            raise RunFailed("the network answers NaN", where="predicting", remedy="train it again with --fresh")
         known = label != IGNORE
         if self.question.regions:
             members = np.array(self.question.members, bool)  # (V, R)

@@ -24,7 +24,8 @@ from autoseg.steps.report import Block, Chart, Section, Text, table
 POINTS = 200  # of a learning curve
 MEANING = (
     "These figures are of the networks of single folds, each on cases that it had not seen. What predicts new images "
-    "is the mean of the networks of all folds, which is unmeasured unless evaluate is given a test set."
+    "is the mean of the networks of all folds, which is unmeasured unless evaluate is given a test set. The model and "
+    "its postprocessing were chosen on these very cases; what that is worth on others stands in their chapters."
 )
 
 
@@ -165,4 +166,6 @@ def citing() -> Section:
         Text(f"The autoseg developers: autoseg {__version__}, self-configuring segmentation for medical and "
              "remote-sensing images. The plan follows rules of nnU-Net (Isensee et al., Nature Methods, 2021); what a "
              "part of the network or a loss goes back to, `autoseg parts NAME` tells."),
+        Text(f"@software{{autoseg, author = {{The autoseg developers}}, title = {{autoseg}}, version = "
+             f"{{{__version__}}}}}"),
     ])  # fmt: skip

@@ -161,7 +161,7 @@ def lines(
 
     def draw(axes: Axes) -> None:
         for number, (label, points) in enumerate(curves.items()):
-            style = ("-", "--", ":")[number // len(COLOURS) % 3]
+            style = ("-", "--", ":", "-.")[number % 4]  # told apart without colours, too
             dots = "o" if len(points) < 10 else ""
             axes.plot(*zip(*points, strict=True), style + dots, linewidth=1.4, label=_short(label)) if points else None
         axes.set_xlabel(x)
@@ -190,7 +190,8 @@ def confused(name: str, title: str, said: str, counts: Sequence[Sequence[int]], 
         for row, column in np.ndindex(few.shape) if len(kept) <= 12 else ():
             share = few[row, column]
             told, dark = "–" if np.isnan(share) else f"{share:.1%}", share > 0.5
-            axes.text(column, row, told, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+            ink = "gray" if np.isnan(share) else "white" if dark else "black"
+            axes.text(column, row, told, ha="center", va="center", fontsize=8, color=ink)
         names = [_short(classes[n]) for n in kept]
         turned: Any = {"rotation": 45, "ha": "right"} if len(kept) > 5 else {}
         axes.set_xticks(range(len(kept)), names, **turned)

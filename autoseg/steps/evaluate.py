@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ from autoseg.steps.charts import plain
 
 RULE = (
     "a class that is empty in reference and prediction is not counted; empty in one of them: Dice and IoU 0, distances "
-    "the image's diagonal, precision (nothing predicted) or recall (nothing there) not counted; ignored voxels are "
+    "the image's diagonal, other measures their worst, precision (nothing predicted) or recall (nothing there) not "
+    "counted; ignored voxels are "
     "left out; means are over the cases that count, then over the classes; intervals: 95 % of the means of groups of "
     "cases drawn again"
 )
@@ -53,11 +54,17 @@ def score(
         more: what else than counts of voxels is measured, by the name that it gets.
         ignored: bool (*S), where nothing counts, beside what the question ignores.
     """
+    return of_indices(*indices_of(prediction, reference, question, case, ignored), question, spacing, more)
+
+
+def indices_of(
+    prediction: Array, reference: Array, question: Question, case: str, ignored: Mask | None = None
+) -> tuple[Indices, Indices]:  # fmt: skip
+    """Class indices of prediction and reference. Args: as of `score`. Raises: BadData where they do not fit."""
     if prediction.shape != reference.shape:
         raise BadData(f"prediction has shape {prediction.shape}", where=case, expected=f"{reference.shape}")
     truth = to_indices(reference, question, None if ignored is None else ~ignored, f"reference of {case}")
-    guess = to_indices(prediction, question.model_copy(update={"ignore": None}), where=case)
-    return of_indices(guess, truth, question, spacing, more)
+    return to_indices(prediction, question.model_copy(update={"ignore": None}), where=case), truth
 
 
 def confused(prediction: Indices, reference: Indices, question: Question) -> Confusion:
@@ -79,13 +86,20 @@ def of_indices(
         values, counted = {}, {}
         for title, measure in more.items():
             try:
-                values[title] = measure(pair)
+                values[title] = _finite(measure(pair))
                 if measure.counts is not None:
                     counted[title] = measure.counts(pair)
             except Exception as problem:  # whatever a measure raises, a user's own above all
                 raise BadData(f"cannot be measured: {type(problem).__name__}: {problem}", where=title) from problem
         found[name] = found[name].model_copy(update={"more": values, "counts": counted})
     return found
+
+
+def _finite(value: float | None) -> float | None:
+    """Raises: ValueError for what is no number."""
+    if value is not None and not isfinite(value):
+        raise ValueError(f"it is {value}: want a number, or None where it is not defined")
+    return value
 
 
 def _indices(question: Question, output: str) -> list[int]:
@@ -143,7 +157,8 @@ def _pooled(rows: Sequence[Measures], more: Mapping[str, Measure]) -> Means:
     for title, measure in more.items():
         if measure.ratio is not None:
             counts = [sum(column) for column in zip(*(row.counts[title] for row in rows), strict=True)] or [0, 0, 0]
-            values[title] = measure.ratio(counts[0], counts[1], counts[2])
+            found = measure.ratio(counts[0], counts[1], counts[2])
+            values[title] = found if found is not None and isfinite(found) else None
     return _as_means(values, sum(row.dice is not None for row in rows))
 
 

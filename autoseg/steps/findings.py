@@ -13,6 +13,11 @@ from autoseg.records.certainty import BINS
 from autoseg.steps import charts
 from autoseg.steps.report import Block, Chart, Section, Text, table
 
+COST = (
+    "Seconds and parameters are those of the networks of one fold, as the Dice is; the packed model has those of all "
+    "folds. Memory is what a step of training takes, as planned."
+)
+
 
 def compared(choice: Choice) -> Section:
     """Which model was taken, and why."""
@@ -25,7 +30,7 @@ def compared(choice: Choice) -> Section:
     ]  # fmt: skip
     taken = next(n for n, one in enumerate(choice.table) if one.configurations == choice.configurations)
     blocks: list[Block] = [
-        table("models", f"{choice.cases} cases of {choice.groups} groups, held out.", header, rows, taken),
+        table("models", f"{choice.cases} cases of {choice.groups} groups, held out. {COST}", header, rows, taken),
         Text(f"Taken: {' + '.join(choice.configurations)}: {choice.because}."),
     ]
     if choice.nested is not None and len(choice.table) > 1:
@@ -72,6 +77,8 @@ def results(scores: Scores, question: Question | None, sites: Mapping[str, str])
     if any(means.intervals for means in scores.mean.values()):
         blocks.append(table("intervals", "Where 95 % of the means lie.", *_bounds(scores)))
     blocks += [Text(f"{name}: {said}.") for name, said in scores.measures.items()]
+    if scores.pooled:
+        blocks.append(table("pooled", "All cases counted as one image.", *_pooled(scores)))
     dice = {name: _defined(scores, name, lambda row: row.dice) for name in scores.mean}
     blocks.append(
         Chart.of(charts.boxes("dice", "Dice", "Every point is a case in which the class counts.", dice, "Dice"))
@@ -95,6 +102,9 @@ def results(scores: Scores, question: Question | None, sites: Mapping[str, str])
     blocks += [*_by(scores, "group", scores.groups), *_by(scores, "site", _sites(scores, sites))]
     if scores.faults:
         blocks.append(table("faults", "Not scored.", ("case", "why"), [*scores.faults.items()]))
+    if scores.unreferenced:
+        said = "Predictions without a reference."
+        blocks.append(table("unreferenced", said, ("prediction",), [(one,) for one in scores.unreferenced]))
     return Section("results", "Results", blocks)
 
 
@@ -118,9 +128,19 @@ def _means(scores: Scores) -> tuple[Sequence[str], list[Sequence[object]]]:
         rows.append((name, mean.dice, *mean.intervals.get("dice", (None, None)), mean.iou, mean.precision, mean.recall,
                      *more, pooled, mean.cases))  # fmt: skip
     if len(rows) > 1:
-        rest = [None] * (len(header) - 4)
-        rows.append(("mean", scores.dice, *(scores.interval or (None, None)), *rest))
+        rest = [mean_of(row[column] for row in rows) for column in range(4, len(header) - 1)]  # type: ignore[misc]
+        rows.append(("mean", scores.dice, *(scores.interval or (None, None)), *rest, None))
     return header, rows
+
+
+def _pooled(scores: Scores) -> tuple[Sequence[str], list[Sequence[object]]]:
+    """What can be pooled: of voxels, and of objects or patches that are counted."""
+    counted = [title for title in scores.measures if any(title in row.more for row in scores.pooled.values())]
+    header = ("class", "Dice", "IoU", "precision", "recall", *counted)
+    return header, [
+        (name, one.dice, one.iou, one.precision, one.recall, *(one.more.get(title) for title in counted))
+        for name, one in scores.pooled.items()
+    ]
 
 
 def _bounds(scores: Scores) -> tuple[Sequence[str], list[Sequence[object]]]:
@@ -176,18 +196,18 @@ def _by(scores: Scores, what: str, found: Mapping[str, Mapping[str, Means | floa
 def calibration(found: Mapping[str, Sequence[CaseCertainty]]) -> Section:
     """How often the networks of each configuration are right, by how sure they are."""
     blocks: list[Block] = []
-    for title, cases in found.items():
+    for number, (title, cases) in enumerate(found.items()):
         counts, sums, right = (
             np.sum([getattr(one, field) for one in cases], 0) for field in ("counts", "sure", "right")
         )
         bins = [
             (float(sums[n] / counts[n]), float(right[n] / counts[n]), int(counts[n])) for n in range(BINS) if counts[n]
         ]
-        off = sum(abs(sure - share) * number for sure, share, number in bins) / max(1, int(counts.sum()))
+        off = sum(abs(sure - share) * voxels for sure, share, voxels in bins) / max(1, int(counts.sum()))
         said = (
             f"Voxels of cases held out, by the confidence of the networks of {title}, each of a single fold. On the "
             f"line they are as often right as they are sure; they are off by {off:.4f} on average (expected "
             "calibration error)."
         )
-        blocks.append(Chart.of(charts.calibration(f"calibration-{title}", f"Calibration of {title}", said, bins)))
+        blocks.append(Chart.of(charts.calibration(f"calibration-{number}", f"Calibration of {title}", said, bins)))
     return Section("calibration", "Calibration", blocks)

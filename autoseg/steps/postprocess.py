@@ -21,6 +21,7 @@ from autoseg.parts import POSTPROCESSORS
 from autoseg.records import Cleaning, Part, Postprocessing
 from autoseg.steps.odds import PLAIN, SHARES
 
+ROUNDS = 4  # in which the steps of classes that fall are left out
 LEAST = 1e-9  # by which a mean Dice rises that is better
 QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.97)  # of the volumes of objects that are not a case's largest: sizes to be tried
 Counts = NDArray[np.int64]
@@ -324,26 +325,45 @@ def choose(cases: Mapping[str, Facts], names: Sequence[str], after: Done, first:
         known = known.model_copy(update={"thresholded": alone, "after": _named(fitted, names), "nested": alone})
     if not tried:
         return known
-    whole = taken.model_copy(update={"steps": tried})
-    # neither have seen a fold's own cases; but its steps are chosen on labels whose thresholds have
-    for_fold = {
-        fold: Postprocessing(
-            thresholds=dict(first.by_fold.get(fold, {})),
-            steps=select([case for case in found if case.fold != fold], names),
-        )
-        for fold in {case.fold for case in found}
-    }
-    wanted = [(name, whole) for name in cases]
-    wanted += [(name, for_fold[case.fold]) for name, case in cases.items() if for_fold[case.fold] != whole]
-    done = {(name, what == whole): scores for (name, what), scores in zip(wanted, after(wanted), strict=True)}
-    after_all = _means(np.array([done[name, True] for name in cases]))
-    nested = _means(np.array([done[name, for_fold[case.fold] == whole] for name, case in cases.items()]))
-    pairs = ((after_all, fitted), (nested, first.nested))
-    helps = all((one >= than).all() and one.sum() > than.sum() + LEAST for one, than in pairs)
-    return known.model_copy(update={
-        "taken": whole if helps else taken, "tried": whole, "after": _named(after_all, names),
-        "nested": _named(nested, names),
-    })  # fmt: skip
+    known = known.model_copy(update={"tried": taken.model_copy(update={"steps": tried})})
+    folds = {case.fold for case in found}
+    chosen = {fold: select([case for case in found if case.fold != fold], names) for fold in folds}
+    left: set[object] = set()  # classes whose steps are given up; None: those of all as one
+    for _ in range(ROUNDS):
+        whole = taken.model_copy(update={"steps": _without(tried, left)})
+        if not whole.steps:
+            return known
+        # neither have seen a fold's own cases; but its steps are chosen on labels whose thresholds have
+        for_fold = {
+            fold: Postprocessing(thresholds=dict(first.by_fold.get(fold, {})), steps=_without(steps, left))
+            for fold, steps in chosen.items()
+        }
+        wanted = [(name, whole) for name in cases]
+        wanted += [(name, for_fold[case.fold]) for name, case in cases.items() if for_fold[case.fold] != whole]
+        done = {(name, what == whole): scores for (name, what), scores in zip(wanted, after(wanted), strict=True)}
+        after_all = _means(np.array([done[name, True] for name in cases]))
+        nested = _means(np.array([done[name, for_fold[case.fold] == whole] for name, case in cases.items()]))
+        if not left:
+            told = {"after": _named(after_all, names), "nested": _named(nested, names)}
+            known = known.model_copy(update=told)
+        pairs = ((after_all, fitted), (nested, first.nested))
+        fell = {name for one, than in pairs for name, lower in zip(names, one < than, strict=True) if lower}
+        own = {part.options.get("label") for part in whole.steps}
+        fell |= {name for name, gain in zip(names, nested - first.nested, strict=True) if name in own and gain <= LEAST}
+        if not fell:
+            helps = all(one.sum() > than.sum() + LEAST for one, than in pairs)
+            more = {"after": _named(after_all, names), "nested": _named(nested, names), "taken": whole}
+            return known.model_copy(update=more) if helps else known
+        before = len(left)
+        left |= fell if fell & own else {None}
+        if len(left) == before:
+            left.add(None)
+    return known
+
+
+def _without(steps: Sequence[Part], left: set[object]) -> tuple[Part, ...]:
+    """The steps of other classes than those."""
+    return tuple(part for part in steps if part.options.get("label") not in left)
 
 
 def _named(means: NDArray[np.float64], names: Sequence[str]) -> dict[str, float | None]:

@@ -105,6 +105,10 @@ class Home:
     def choice_file(self, task: str, plan: str) -> Path:
         return self._work(task) / "choices" / plan / "choice.json"
 
+    def model_file(self, task: str, plan: str) -> Path:
+        """Where the model that was chosen is packed."""
+        return self.choice_file(task, plan).with_name("model.autoseg")
+
     def report_file(self, task: str, plan: str, name: str = "report") -> Path:
         return self._work(task) / "reports" / plan / f"{name}.html"
 

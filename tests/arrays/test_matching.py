@@ -104,6 +104,11 @@ def test_a_missed_lesion_counts_as_much_as_a_large_one() -> None:
     found = there.copy()
     found[22:26] = False
     assert matching.lesion_dice()(pair_of(found, there)) == 0.5
+    found[14:17, 26:29, 26:29] = True  # invented
+    counted = (matching.lesion_precision(), matching.lesion_recall(), matching.lesion_f1())
+    assert [measure(pair_of(found, there)) for measure in counted] == [0.5, 0.5, 0.5]
+    assert [measure.counts(pair_of(found, there)) for measure in counted if measure.counts] == [(1, 2, 2)] * 3
+    found[14:17] = False
     assert matching.lesion_dice(smallest=100)(pair_of(found, there)) == 1
     assert matching.lesion_dice(smallest=100)(pair_of(found, there, spacing=2.0)) == 0.5  # 64 voxels of 8 mm³
 

@@ -44,6 +44,7 @@ def test_all_folds_are_trained_and_all_models_compared(crossed: Path) -> None:
         for fold in range(2):
             assert home.run_folder(TASK, PLAN, title, fold, 0).scores() is not None
     assert choice.table[0].dice == max(one.dice for one in choice.table) and choice.table[0].behind == 0
+    assert set(load_model(home.model_file(TASK, PLAN)).record.configurations) == set(choice.configurations)
     both, *single = sorted(choice.table, key=lambda one: -len(one.configurations))
     assert both.parameters == sum(one.parameters for one in single)
     assert both.seconds == pytest.approx(sum(one.seconds for one in single))

@@ -14,6 +14,7 @@ from autoseg.pipeline.reporting import report
 from autoseg.pipeline.voice import Silent
 from autoseg.store import Home
 from tests.pipeline.conftest import PLAN, TASK
+from tests.pipeline.test_scoring import Listening
 from tests.test_story import teller
 
 VOID = {"meta", "input", "img", "br", "hr", "link", "path", "use", "rect", "image"}
@@ -100,6 +101,15 @@ def test_a_choice_whose_runs_have_changed_is_told_and_no_cases_are_drawn(copy: P
     teller(copy)("train", "3d", "0", "--steps", "3", "--fresh", "-t", "Task01", "--device", "cpu")
     text, _ = read(report(home, home.plan(TASK, PLAN), Silent()))
     assert "has changed since" in text and ">Cases</h2>" not in text
+
+
+def test_a_damaged_file_costs_its_chapter_alone(copy: Path) -> None:
+    home, voice = Home(copy), Listening()
+    for title in ("2d", "3d"):
+        home.run_folder(TASK, PLAN, title, 0, 0).certainty_file.write_text("{")
+    text, page = read(report(home, home.plan(TASK, PLAN), voice))
+    assert page.faults == [] and ">Results</h2>" in text
+    assert any("certainty.json" in line for line in voice.heard)
 
 
 def test_what_could_be_a_formula_is_none(copy: Path) -> None:

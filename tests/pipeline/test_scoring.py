@@ -8,10 +8,12 @@ import nibabel
 import numpy as np
 import pytest
 
+from autoseg.arrays.pairs import Measure
 from autoseg.errors import BadData, BadUsage
 from autoseg.pipeline.scoring import Asked, evaluate_folders
 from autoseg.pipeline.voice import Silent
 from autoseg.records import Channel, Question, Scores, parse
+from autoseg.steps import evaluate
 
 
 class Listening(Silent):
@@ -46,8 +48,9 @@ def test_predictions_without_reference_are_said(tmp_path: Path) -> None:
     for folder, name in (("r", "a"), ("p", "a"), ("p", "b")):
         save(tmp_path / folder / f"{name}.nii.gz", 1)
     voice = Listening()
-    evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", voice)
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", voice)
     assert voice.heard == ["1 predictions have no reference and are not scored: b"]
+    assert scores.unreferenced == ("b",) and scores.confusion == ((56, 0), (0, 8))
 
 
 def test_what_cannot_be_scored_is_named_and_the_rest_is_scored(tmp_path: Path) -> None:
@@ -62,6 +65,22 @@ def test_what_cannot_be_scored_is_named_and_the_rest_is_scored(tmp_path: Path) -
     said = " ".join(scores.faults.values())
     assert all(word in said for word in ("b.nii.gz", "c.nii.gz", "not declared", "no prediction of it"))
     assert parse(Scores, (tmp_path / "out" / "scores.json").read_text(), "x") == scores
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_measure_that_answers_no_number_costs_its_case_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:  # fmt: skip
+    for folder, name, label in (("r", "a", 1), ("p", "a", 1), ("r", "b", 1), ("p", "b", 0)):
+        save(tmp_path / folder / f"{name}.nii.gz", label)
+
+    def made(*_: object, **__: object) -> dict[str, Measure]:
+        return {"odd": Measure(lambda pair: 0.5, lambda pair: value, "odd")}  # the latter where one side is empty
+
+    monkeypatch.setattr(evaluate, "measures_named", made)
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent())
+    assert list(scores.cases) == ["a"] and scores.mean["class_1"].more == {"odd": 0.5}
+    assert "odd: cannot be measured" in scores.faults["b"] and str(value) in scores.faults["b"]
 
 
 def test_a_reference_that_cannot_be_read_is_named_with_the_rest(tmp_path: Path) -> None:
@@ -103,6 +122,9 @@ def test_masks_borders_and_groups(tmp_path: Path) -> None:
     assert scores.groups["p1"]["class_1"].dice == 1 and scores.measures == {}
     eroded = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), Asked(erode=1))
     assert eroded.cases["p2_a"]["class_1"].dice is None  # all of the object lies near its border
+    known = Asked(measures=(), group=r"(p\d)_", groups={"p1_a": "x", "p2_a": "x"})  # what a task knows stands
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), known)
+    assert list(scores.groups) == ["x"]
     (tmp_path / "m" / "p2_a.nii.gz").unlink()
     scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), asked)
     assert "holds no mask of this case" in scores.faults["p2_a"]

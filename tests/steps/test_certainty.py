@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from autoseg.errors import RunFailed
 from autoseg.image import IGNORE
 from autoseg.records import Channel, Question
 from autoseg.records.certainty import BINS
@@ -42,6 +43,13 @@ def test_who_is_right_as_often_as_sure_is_calibrated() -> None:
     assert bin == int(0.751 * BINS) and found.counts[bin] == reference.size
     assert found.right[bin] / found.counts[bin] == pytest.approx(0.75, abs=0.02)
     assert found.sure[bin] / found.counts[bin] == pytest.approx(0.751)
+
+
+def test_no_number_is_said_by_the_network_and_told() -> None:
+    label = np.zeros((3, 4, 4), np.uint8)
+    found = Weighing(label, QUESTION, (1.0, 1.0, 1.0))
+    with pytest.raises(RunFailed, match="NaN"):
+        found.take(Piece((slice(0, 3), slice(0, 4), slice(0, 4)), label, None, torch.full((3, 3, 4, 4), torch.nan)))
 
 
 def test_a_label_that_is_missing_is_doubted_where_it_should_be() -> None:

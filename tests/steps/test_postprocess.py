@@ -148,6 +148,33 @@ def test_what_helps_by_luck_in_one_fold_alone_is_not_taken() -> None:
     assert found.after["a"] == 1 and found.nested == found.before
 
 
+def test_steps_of_one_class_do_not_carry_those_of_another() -> None:
+    """Of a, specks go everywhere; b has true specks, and a hole in one case alone."""
+    rng, scenes = np.random.default_rng(3), {}
+    for n in range(5):
+        prediction, reference = (np.pad(one, ((0, 0), (0, 40))) for one in scene(rng, specks=True, hole=False))
+        for one in (prediction, reference):
+            one[3:12, 30:40] = one[18, 30:60:4] = 3
+        if n == 0:
+            prediction[5:8, 33:36] = 0
+        scenes[f"c{n}"] = (prediction, reference)
+
+    def after(wanted):
+        found = []
+        for name, what in wanted:
+            label, reference = applied(scenes[name][0], acts(what.steps, CLASSES), (1.0, 1.0)), scenes[name][1]
+            each = [(label == k, reference == k) for k in INDICES]
+            found.append(np.array([2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) for ours, theirs in each]))
+        return found
+
+    known = {name: facts(*pair, INDICES, (1.0, 1.0), n) for n, (name, pair) in enumerate(scenes.items())}
+    found = choose(known, NAMES, after)
+    assert {part.options.get("label") for part in found.tried.steps} >= {"b"}
+    assert found.taken.steps and all(part.options.get("label") == "a" for part in found.taken.steps)
+    assert found.nested["a"] == 1 and found.nested["b"] == found.before["b"]
+    assert "not taken" in found.said
+
+
 def test_with_one_fold_nothing_is_taken() -> None:
     rng = np.random.default_rng(3)
     scenes = {f"c{n}": scene(rng, specks=True, hole=False) for n in range(4)}
