@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +26,14 @@ from autoseg.steps import cases as casework
 from autoseg.store import Home, RunFolder, lock, save_record, whole
 
 if TYPE_CHECKING:
-    from autoseg.image import Array
+    import numpy as np
+    from numpy.typing import NDArray
 
+    from autoseg.image import Array, Image
+    from autoseg.steps.views import How, View
+
+HELD = 2 << 30  # bytes of what is found out about ensembles while a case is swept
+BYTES = 5  # of it, per voxel and ensemble
 LARGEST = 3  # configurations that are averaged, at most
 Titles = tuple[str, ...]
 Content = Callable[[CaseFiles], str]
@@ -245,15 +252,24 @@ class _Predicting:
         return [load_model([self.done.runs[title][fold]], self.device, self.plugins) for title in self.titles]
 
     def _predict(self, models: Sequence[Model], files: CaseFiles, fold: int, labels: Mapping[Titles, Path]) -> None:
-        from autoseg.steps import predict as step
-        from autoseg.steps.certainty import Weighing
-
         question = self.done.plan.question
         case = casework.load(self.home.task_folder(self.done.plan.task), files, question)
         assert case.label is not None
         image, reference = case.image, casework.to_indices(case.label, question, case.image.valid, files.id)
         how = models[0].how(views=len(models), probabilities=True)
         views = [one for model in models for one in model.views(image, how, self._before(model, files, fold))]
+        each = max(1, HELD // (BYTES * prod(image.shape)))
+        for first in range(0, len(labels), each):
+            self._write(views, how, image, reference, dict([*labels.items()][first : first + each]))
+
+    def _write(
+        self, views: Sequence[View], how: How, image: Image, reference: NDArray[np.uint8], labels: Mapping[Titles, Path]
+    ) -> None:  # fmt: skip
+        """Labels, levels and certainty of some ensembles, which are in the memory until the case is swept."""
+        from autoseg.steps import predict as step
+        from autoseg.steps.certainty import Weighing
+
+        question = self.done.plan.question
         among = [[self.titles.index(title) for title in way] for way in labels]
         levels = [Levels(image.shape, question) for _ in labels]
         sure = [Weighing(reference, question, image.spacing) for _ in labels]

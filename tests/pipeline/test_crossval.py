@@ -91,6 +91,26 @@ def test_a_changed_ensemble_label_is_predicted_again(copy: Path) -> None:
     np.testing.assert_array_equal(label(file), before)
 
 
+def test_ensembles_that_the_memory_does_not_hold_together_are_the_same(
+    crossed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    home = Home(crossed)
+    done = ensembles.finished(home, home.plan(TASK, PLAN), TITLES, 0)
+    ways = [("2d", "3d"), ("2d",), ("3d",)]
+    work = ensembles._Predicting(home, done, ways, tmp_path, "cpu", {})
+    (files,) = (files for files, _ in done.cases if files.id == "ball_03")
+
+    def made(name: str) -> list[bytes]:
+        labels = {way: tmp_path / name / "+".join(way) / "ball_03.nii.gz" for way in ways}
+        work._predict(work._models(0), files, 0, labels)
+        files_of = (one for file in labels.values() for one in work._files(file))
+        return [label(one).tobytes() if one.suffix == ".gz" else one.read_bytes() for one in files_of]
+
+    together = made("together")
+    monkeypatch.setattr(ensembles, "HELD", 1)
+    assert made("apart") == together
+
+
 def test_what_is_missing_is_named_with_its_command(copy: Path) -> None:
     home = Home(copy)
     home.run_folder(TASK, PLAN, "3d", 1, 0).scores_file.unlink()
