@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from autoseg import engine
 from autoseg.arrays.margins import near_borders
 from autoseg.arrays.metrics import Confusion
 from autoseg.arrays.pairs import Measure
@@ -83,21 +86,19 @@ def evaluate_folders(
         question, unread = _question(wanted)
         faults |= unread
     scored: dict[str, dict[str, Measures]] = {}
-    more: dict[str, Measure] | None = None
-    unit, confusion = "", np.zeros((1, 1), np.int64)
+    unit, confusion, more = "", np.zeros((1, 1), np.int64), dict[str, Measure]()
     left = sorted(set(wanted) & set(found) - set(faults))
-    for case in voice.track(left, len(left), "scoring"):
-        try:
-            assert question is not None
-            pair = _read(found[case], wanted[case], question)
-            if asked.erode or asked.masks:
-                pair = replace(pair, ignored=_ignored(pair, asked.erode, masks.get(case), asked.masks))
-            if more is None:
-                more = evaluate.measures_named(asked.measures, max(pair.spacing))
-            scored[case], counts, unit = *pair.scored(str(found[case]), more), pair.unit
-            confusion = counts + confusion
-        except BadData as fault:
-            faults[case] = str(fault)
+    jobs = [_Job(found[case], wanted[case], masks.get(case)) for case in left]
+    if question is not None:
+        voxel = _voxel(jobs, question)
+        more = evaluate.measures_named(asked.measures, voxel)
+        work = partial(_scored, asked=replace(asked, question=question), voxel=voxel)
+        for number, one in voice.track(engine.local(None, len(jobs) // 4).run(work, jobs), len(jobs), "scoring"):
+            if isinstance(one, str):
+                faults[left[number]] = one
+            else:
+                scored[left[number]], counts, unit = one
+                confusion = counts + confusion
     if not scored or question is None:
         first = next(iter(faults.values()))
         raise BadData(
@@ -113,6 +114,40 @@ def evaluate_folders(
             voice.say(f"{name} occurs in no case, neither predicted nor there: it is not counted")
     write(scores, out)
     return scores
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The files of a case."""
+
+    prediction: Path
+    reference: Path
+    mask: Path | None
+
+
+def _voxel(jobs: Sequence[_Job], question: Question) -> float:
+    """The longest side of a voxel of the first case that can be read; 1 where none can."""
+    for job in jobs:
+        with contextlib.suppress(BadData):
+            return max(_read(job.prediction, job.reference, question).spacing)
+    return 1.0
+
+
+def _scored(job: _Job, asked: Asked, voxel: float) -> tuple[dict[str, Measures], Confusion, str] | str:
+    """The measures of every class, the voxels by class there and predicted, and the unit; or why there are none."""
+    assert asked.question is not None
+    try:
+        pair = _read(job.prediction, job.reference, asked.question)
+        ignored = pair.ignored
+        if asked.erode or asked.masks:
+            ignored = _ignored(pair, asked.erode, job.mask, asked.masks)
+        where = str(job.prediction)
+        guess, truth = evaluate.indices_of(pair.prediction, pair.reference, asked.question, where, ignored)
+        more = evaluate.measures_named(asked.measures, voxel)
+        rows = evaluate.of_indices(guess, truth, asked.question, pair.spacing, more)
+        return rows, evaluate.confused(guess, truth, asked.question), pair.unit
+    except BadData as fault:
+        return str(fault)
 
 
 def write(scores: Scores, out: Path) -> None:
@@ -131,12 +166,6 @@ class _Read:
     spacing: tuple[float, ...]
     unit: str
     ignored: Mask | None = None
-
-    def scored(self, where: str, more: Mapping[str, Measure]) -> tuple[dict[str, Measures], Confusion]:
-        """The measures of every class, and the voxels by class there and predicted."""
-        guess, truth = evaluate.indices_of(self.prediction, self.reference, self.question, where, self.ignored)
-        rows = evaluate.of_indices(guess, truth, self.question, self.spacing, more)
-        return rows, evaluate.confused(guess, truth, self.question)
 
 
 def _read(prediction: Path, reference: Path, question: Question) -> _Read:
