@@ -139,6 +139,8 @@ def _require_lesions(dilation: int, smallest: float) -> None:
 
 def _lesions(pair: Pair, dilation: int, smallest: float) -> tuple[list[float], int]:
     """The Dice of each lesion that counts, and how many objects were invented."""
+    if not pair.reference.size:  # nothing is there and nothing predicted
+        return [], 0
     around = [(dilation if axis in pair.axes else 0,) * 2 for axis in range(pair.reference.ndim)]
     prediction, reference = (np.pad(mask, around) for mask in (pair.prediction, pair.reference))
     structure = ndimage.generate_binary_structure(reference.ndim, 2)

@@ -22,11 +22,13 @@ from autoseg.cli.session import (
     task_option,
     workers_option,
 )
+from autoseg.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from autoseg.pipeline.fold_cases import Wish
+    from autoseg.pipeline.sites import SiteRow
     from autoseg.records import Plan
 
 seed_option = click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
@@ -59,6 +61,8 @@ def crossval(
 
     if budget and steps:
         raise click.UsageError("--budget and --steps exclude each other")
+    if leave_site_out and measures:
+        raise click.UsageError("--measure is of the model that is chosen: --leave-site-out chooses none")
     session, asked = current(context), measures_asked(measures)
     made = session.plan(task, plan)
     titles = configurations or tuple(made.configurations)
@@ -84,11 +88,17 @@ def _leave_out(
     from autoseg.pipeline.sites import leave_out
 
     found = leave_out(session.home, plan, titles, wish, devices, session.voice)
-    if session.home.choice_scores(plan.task, plan.name) is not None:
-        _report(session, plan)
     if as_json:
         echo_json([asdict(one) for one in found])
-        return
+    else:
+        _sites(plan, found)
+    try:
+        _report(session, plan)
+    except BadInput as problem:
+        session.voice.say(f"no report: {problem}")
+
+
+def _sites(plan: Plan, found: Sequence[SiteRow]) -> None:
     rows = [(one.configuration, one.site, str(one.cases), *map(show.number, (one.unseen, one.seen))) for one in found]
     columns = ["configuration", "site", "cases", "Dice, site left out", "Dice, the task's own folds"]
     table(f"{plan.task}, plan {plan.name}: sites", columns, rows)
@@ -177,6 +187,7 @@ def view(context: click.RichContext, port: int, task: str | None, plan: str | No
     """Open a page on this machine to look at the cases, their labels and what was predicted of them."""
     import contextlib
     import sys
+    import threading
     import webbrowser
 
     from autoseg.pipeline.viewing import Viewer, server
@@ -186,7 +197,7 @@ def view(context: click.RichContext, port: int, task: str | None, plan: str | No
     with server(Viewer(session.home, made), port) as running:
         click.echo(f"{running.address} (Ctrl-C ends it)")
         if sys.stdout.isatty():
-            webbrowser.open(running.address)
+            threading.Thread(target=webbrowser.open, args=(running.address,), daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt):
             running.serve_forever()
 
@@ -208,10 +219,11 @@ def _choose(
     from autoseg.pipeline.exporting import export
 
     home, voice = session.home, session.voice
-    choice = choose_model(home, plan, titles, seed, device, session.plugins, workers, voice, measures)
     packed = home.model_file(plan.task, plan.name)
-    export(home, [run for runs in runs_of(home, choice) for run in runs], packed, voice, session.plugins, choice)
+    packed.unlink(missing_ok=True)  # it is of the choice before
+    choice = choose_model(home, plan, titles, seed, device, session.plugins, workers, voice, measures)
     if as_json:
         echo_json(choice.model_dump(mode="json"))
     else:
         show.choice(choice, home.choice_file(plan.task, plan.name))
+    export(home, [run for runs in runs_of(home, choice) for run in runs], packed, voice, session.plugins, choice)

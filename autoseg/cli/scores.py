@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from autoseg.cli import show
-from autoseg.cli.session import Session, current, echo_json, json_option, measure_option, measures_asked
+from autoseg.cli.session import Session, current, echo_json, json_option, measure_option, measures_asked, workers_option
 from autoseg.errors import BadData
 
 if TYPE_CHECKING:
@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 )
 @click.option("--group", metavar="REGEX", help="Cases with the same match are one patient or scene, for the intervals; "
               "with --task, of those that the task does not know.")  # fmt: skip
+@workers_option
 @json_option
 @click.pass_context
 def evaluate(
     context: click.RichContext, /, predictions: Path, references: Path, out: Path, task: str | None, as_json: bool,
-    **options: Any,
+    workers: int | None, **options: Any,
 ) -> None:  # fmt: skip
     """Score a folder of predictions against a folder of references: scores.json, scores.csv and a table."""
     from autoseg.pipeline.reporting import report_of_scores
@@ -41,7 +42,7 @@ def evaluate(
 
     session = current(context)
     asked = _asked(session, task, **options)
-    scores = evaluate_folders(predictions, references, out, session.voice, asked)
+    scores = evaluate_folders(predictions, references, out, session.voice, asked, workers)
     title = f"{predictions} against {references}"
     report_of_scores(scores, asked.question, title, out / "report.html", asked.sites)
     if as_json:

@@ -102,21 +102,31 @@ def scored(
     work = partial(_score, question=question, after=after, voxel=voxel, measures=measures)
     cases: dict[str, dict[str, Measures]] = {}
     total = np.zeros((len(question.classes),) * 2, np.int64)
-    unit = ""
+    faults, unit = dict[str, str](), ""
     for index, found in voice.track(engine.local(workers, len(jobs) // 4).run(work, jobs), len(jobs), "measuring"):
-        rows, counts, unit = found
-        cases[held[index].files.id] = rows
+        case = held[index].files.id
+        if isinstance(found, str):
+            faults[case] = found
+            continue
+        cases[case], counts, unit = found
         total += counts
     groups = {one.files.id: one.files.group for one in held if one.files.group is not None}
+    if not cases:
+        raise BadData(f"no case can be measured: {next(iter(faults.values()))}", where="the cases held out")
     scores = evaluate.summarise(cases, question, unit, more, groups)
-    return scores.model_copy(update={"confusion": tuple(tuple(map(int, row)) for row in total)})
+    counted = tuple(tuple(map(int, row)) for row in total)
+    return scores.model_copy(update={"confusion": counted, "faults": dict(sorted(faults.items()))})
 
 
 def _score(
     pair: Pair, question: Question, after: Postprocessing, voxel: float, measures: tuple[str, ...]
-) -> tuple[dict[str, Measures], NDArray[np.int64], str]:  # fmt: skip
+) -> tuple[dict[str, Measures], NDArray[np.int64], str] | str:  # fmt: skip
+    """The measures of a case, its voxels by class there and predicted, and the unit; or why there are none."""
     prediction, reference, truth = read(pair, question, after)
     more = evaluate.measures_named(measures, voxel)
-    rows = evaluate.of_indices(prediction, reference, question, truth.spacing, more)
+    try:
+        rows = evaluate.of_indices(prediction, reference, question, truth.spacing, more)
+    except BadData as fault:
+        return str(fault)
     unit = evaluate.unit_of(len(truth.spacing), bool(truth.placement.get("crs")))
     return rows, evaluate.confused(prediction, reference, question), unit

@@ -137,7 +137,7 @@ def _cases(home: Home, plan: Plan, choice: Choice, scores: Scores, voice: Voice)
     typical = rest[middle : middle + SHOWN]
     try:
         held = {one.files.id: one for one in _held(home, plan, choice)}
-    except BadUsage as problem:
+    except (BadUsage, BadFile) as problem:
         voice.say(f"no cases are drawn: {problem}")
         return Section("cases", "Cases", [])
     blocks: list[Block] = [Layers(frames.names(plan.question))]

@@ -53,17 +53,15 @@ class Asked:
         """The group of every case that has one. Raises: BadUsage for a regex that matches none."""
         if self.group is None:
             return self.groups
-        cases = [case for case in cases if case not in self.groups]
-        if not cases:
-            return self.groups
         matches = match_all(self.group, cases, "--group", BadUsage)
         found = {case: match for case, match in zip(cases, matches, strict=True) if match is not None}
-        return {**self.groups, **found}
+        return {**found, **self.groups}
 
 
 def evaluate_folders(
-    predictions: Path, references: Path, out: Path, voice: Voice, asked: Asked | None = None
-) -> Scores:
+    predictions: Path, references: Path, out: Path, voice: Voice, asked: Asked | None = None,
+    workers: int | None = None,
+) -> Scores:  # fmt: skip
     """Scores every reference that has a prediction of the same stem; writes scores.json and scores.csv.
 
     What cannot be scored is in `faults` of the scores. Raises: BadData where that is every case; nothing is written
@@ -92,12 +90,15 @@ def evaluate_folders(
     if question is not None:
         voxel = _voxel(jobs, question)
         more = evaluate.measures_named(asked.measures, voxel)
-        work = partial(_scored, asked=replace(asked, question=question), voxel=voxel)
-        for number, one in voice.track(engine.local(None, len(jobs) // 4).run(work, jobs), len(jobs), "scoring"):
+        work = partial(_scored, asked=replace(asked, question=question, groups={}, sites={}), voxel=voxel)
+        run = engine.local(workers, len(jobs) // 4).run(work, jobs)
+        done = dict(voice.track(run, len(jobs), "scoring"))
+        for number, case in enumerate(left):
+            one = done[number]
             if isinstance(one, str):
-                faults[left[number]] = one
+                faults[case] = one
             else:
-                scored[left[number]], counts, unit = one
+                scored[case], counts, unit = one
                 confusion = counts + confusion
     if not scored or question is None:
         first = next(iter(faults.values()))

@@ -72,9 +72,9 @@ NOTHING = Postprocessing()
 class Cleaning(Record):
     """Postprocessing and what it brings: what is `taken`, and what was `tried`.
 
-    `before` and `after` are the Dice per class over all cases, without what was tried and with it; `nested` is that of
-    cases on which it was not chosen: it is chosen on the other folds, one fold after the other. `thresholded` is that
-    of the thresholds alone. Steps that do not raise the nested Dice, or lower it in some class, are not taken.
+    `before` and `after` are the Dice per class over all cases, without it and with it; `nested` is that of cases on
+    which it was not chosen: it is chosen on the other folds, one fold after the other. They are of what is taken, or,
+    where no steps are, of what was tried. `thresholded` is the nested one of the thresholds alone.
     """
 
     taken: Postprocessing = NOTHING

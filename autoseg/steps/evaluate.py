@@ -23,11 +23,10 @@ from autoseg.steps.cases import to_indices
 from autoseg.steps.charts import plain
 
 RULE = (
-    "a class that is empty in reference and prediction is not counted; empty in one of them: Dice and IoU 0, distances "
-    "the image's diagonal, other measures their worst, precision (nothing predicted) or recall (nothing there) not "
-    "counted; ignored voxels are "
-    "left out; means are over the cases that count, then over the classes; intervals: 95 % of the means of groups of "
-    "cases drawn again"
+    "a class that is empty in reference and prediction is not counted; empty in one of them: Dice and IoU 0, "
+    "distances the image's diagonal, other measures their worst, or not counted where undefined, as precision "
+    "(nothing predicted) and recall (nothing there); ignored voxels are left out; means are over the cases that count, "
+    "then over the classes; intervals: 95 % of the means of groups of cases drawn again"
 )
 Indices = NDArray[np.uint8]
 RATIOS = ("dice", "iou", "precision", "recall", "specificity", "accuracy")
@@ -88,7 +87,8 @@ def of_indices(
             try:
                 values[title] = _finite(measure(pair))
                 if measure.counts is not None:
-                    counted[title] = measure.counts(pair)
+                    hits, predicted, there = map(int, measure.counts(pair))
+                    counted[title] = hits, predicted, there
             except Exception as problem:  # whatever a measure raises, a user's own above all
                 raise BadData(f"cannot be measured: {type(problem).__name__}: {problem}", where=title) from problem
         found[name] = found[name].model_copy(update={"more": values, "counts": counted})
@@ -97,9 +97,9 @@ def of_indices(
 
 def _finite(value: float | None) -> float | None:
     """Raises: ValueError for what is no number."""
-    if value is not None and not isfinite(value):
-        raise ValueError(f"it is {value}: want a number, or None where it is not defined")
-    return value
+    if value is None or isfinite(value):
+        return None if value is None else float(value)
+    raise ValueError(f"it is {value}: want a number, or None where it is not defined")
 
 
 def _indices(question: Question, output: str) -> list[int]:

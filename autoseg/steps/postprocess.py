@@ -348,16 +348,18 @@ def choose(cases: Mapping[str, Facts], names: Sequence[str], after: Done, first:
             known = known.model_copy(update=told)
         pairs = ((after_all, fitted), (nested, first.nested))
         fell = {name for one, than in pairs for name, lower in zip(names, one < than, strict=True) if lower}
-        own = {part.options.get("label") for part in whole.steps}
-        fell |= {name for name, gain in zip(names, nested - first.nested, strict=True) if name in own and gain <= LEAST}
-        if not fell:
+        own = {part.options.get("label") for one in (whole, *for_fold.values()) for part in one.steps}
+        gains = zip(names, nested - first.nested, strict=True)
+        idle = {name for name, gain in gains if name in own and gain <= LEAST} - fell
+        if not fell and not idle:
             helps = all(one.sum() > than.sum() + LEAST for one, than in pairs)
             more = {"after": _named(after_all, names), "nested": _named(nested, names), "taken": whole}
             return known.model_copy(update=more) if helps else known
         before = len(left)
-        left |= fell if fell & own else {None}
+        # what is done to all classes as one may be what harms a class
+        left |= idle if not fell else {None} if None in own else fell
         if len(left) == before:
-            left.add(None)
+            return known
     return known
 
 

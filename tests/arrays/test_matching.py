@@ -113,6 +113,14 @@ def test_a_missed_lesion_counts_as_much_as_a_large_one() -> None:
     assert matching.lesion_dice(smallest=100)(pair_of(found, there, spacing=2.0)) == 0.5  # 64 voxels of 8 mm³
 
 
+@pytest.mark.parametrize("shape", [(1, 24, 24), (1, 1, 1), (24, 24)])
+def test_lesions_of_a_class_that_is_nowhere_are_none(shape: tuple[int, ...]) -> None:
+    nothing = np.zeros(shape, np.uint8)
+    (pair,) = pairs(nothing, nothing, [(1,)], (1.0,) * len(shape))
+    counts = matching.lesion_f1().counts
+    assert counts is not None and counts(pair) == (0, 0, 0)
+
+
 def test_patches_are_of_the_images_grid_whatever_the_mask_covers() -> None:
     rng = np.random.default_rng(0)
     prediction, reference = (np.zeros((40, 37), bool) for _ in range(2))

@@ -107,9 +107,10 @@ def test_a_damaged_file_costs_its_chapter_alone(copy: Path) -> None:
     home, voice = Home(copy), Listening()
     for title in ("2d", "3d"):
         home.run_folder(TASK, PLAN, title, 0, 0).certainty_file.write_text("{")
+        home.run_folder(TASK, PLAN, title, 1, 0).run_file.write_text("{")
     text, page = read(report(home, home.plan(TASK, PLAN), voice))
     assert page.faults == [] and ">Results</h2>" in text
-    assert any("certainty.json" in line for line in voice.heard)
+    assert all(any(name in line for line in voice.heard) for name in ("certainty.json", "run.json"))
 
 
 def test_what_could_be_a_formula_is_none(copy: Path) -> None:

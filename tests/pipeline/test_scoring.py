@@ -111,6 +111,18 @@ def test_distances_are_in_millimetres_and_the_tolerance_is_a_voxel(tmp_path: Pat
     assert scores.measures["nsd"] == "share of both surfaces within 2 of the other"
 
 
+def test_many_cases_are_scored_by_several_processes_each_under_its_name(tmp_path: Path) -> None:
+    for number in range(14):
+        name = f"c{number:02d}"
+        save(tmp_path / "r" / f"{name}.nii.gz", 1)
+        save(tmp_path / "p" / f"{name}.nii.gz", np.arange(8).reshape(2, 2, 2) < (number % 8) + 1)
+    save(tmp_path / "p" / "c05.nii.gz", 9)
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), workers=3)
+    assert list(scores.faults) == ["c05"] and list(scores.cases) == [f"c{n:02d}" for n in range(14) if n != 5]
+    for name, row in scores.cases.items():
+        assert row["class_1"].true_positives == int(name[1:]) % 8 + 1
+
+
 def test_masks_borders_and_groups(tmp_path: Path) -> None:
     for name in ("p1_a", "p1_b", "p2_a"):
         save(tmp_path / "r" / f"{name}.nii.gz", 1)

@@ -148,6 +148,20 @@ def test_what_helps_by_luck_in_one_fold_alone_is_not_taken() -> None:
     assert found.after["a"] == 1 and found.nested == found.before
 
 
+def counted(scenes: dict[str, tuple[np.ndarray, np.ndarray]]):
+    """The Dice of both classes of a case when steps are done."""
+
+    def after(wanted):
+        found = []
+        for name, what in wanted:
+            label, reference = applied(scenes[name][0], acts(what.steps, CLASSES), (1.0, 1.0)), scenes[name][1]
+            each = [(label == k, reference == k) for k in INDICES]
+            found.append(np.array([2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) for ours, theirs in each]))
+        return found
+
+    return after
+
+
 def test_steps_of_one_class_do_not_carry_those_of_another() -> None:
     """Of a, specks go everywhere; b has true specks, and a hole in one case alone."""
     rng, scenes = np.random.default_rng(3), {}
@@ -159,20 +173,32 @@ def test_steps_of_one_class_do_not_carry_those_of_another() -> None:
             prediction[5:8, 33:36] = 0
         scenes[f"c{n}"] = (prediction, reference)
 
-    def after(wanted):
-        found = []
-        for name, what in wanted:
-            label, reference = applied(scenes[name][0], acts(what.steps, CLASSES), (1.0, 1.0)), scenes[name][1]
-            each = [(label == k, reference == k) for k in INDICES]
-            found.append(np.array([2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) for ours, theirs in each]))
-        return found
-
     known = {name: facts(*pair, INDICES, (1.0, 1.0), n) for n, (name, pair) in enumerate(scenes.items())}
-    found = choose(known, NAMES, after)
+    found = choose(known, NAMES, counted(scenes))
     assert {part.options.get("label") for part in found.tried.steps} >= {"b"}
     assert found.taken.steps and all(part.options.get("label") == "a" for part in found.taken.steps)
     assert found.nested["a"] == 1 and found.nested["b"] == found.before["b"]
     assert "not taken" in found.said
+
+
+def test_steps_that_one_fold_alone_chose_are_given_up_for_a_class_that_falls() -> None:
+    """Keeping the largest object of c loses on all cases, wins without the first, and falls there."""
+    scenes = {}
+    for n in range(5):
+        reference = np.zeros((40, 60), np.uint8)
+        reference[2:12, 2:12], reference[20:29, 20:29] = 1, 3
+        prediction = reference.copy()
+        prediction[35:38, 2:5] = 1  # a false speck of a
+        if n == 0:
+            for column in range(34, 58, 5):
+                reference[30:32, column : column + 2] = prediction[30:32, column : column + 2] = 3
+        else:
+            prediction[36:38, 50:52] = 3
+        scenes[f"c{n}"] = (prediction, reference)
+    known = {name: facts(*pair, INDICES, (1.0, 1.0), n) for n, (name, pair) in enumerate(scenes.items())}
+    found = choose(known, NAMES, counted(scenes))
+    assert found.taken.steps and all(part.options.get("label") == "a" for part in found.taken.steps)
+    assert found.nested["a"] > found.before["a"] and found.nested["b"] == found.before["b"]
 
 
 def test_with_one_fold_nothing_is_taken() -> None:
