@@ -17,7 +17,7 @@ from autoseg.pipeline import out_of_fold, tasks
 from autoseg.pipeline.choosing import standing
 from autoseg.pipeline.ensembles import Held, as_measured, finished, placed
 from autoseg.pipeline.levels import certainty_beside
-from autoseg.pipeline.sites import compared
+from autoseg.pipeline.sites import SiteRow, compared
 from autoseg.pipeline.voice import Voice
 from autoseg.records import CaseCertainty, Choice, Configuration, Plan, Question, Scores
 from autoseg.steps import cases as casework
@@ -45,7 +45,7 @@ def report(home: Home, plan: Plan, voice: Voice) -> Path:
     records = {name: run for name, folder in runs.items() if (run := _readable(folder.run, None, voice)) is not None}
     trained = {run.configuration: run.settings for run in records.values()}
     sites = {case.id: case.site for case in dataset.cases if case.site is not None}
-    left_out = _readable(lambda: [astuple(row) for row in compared(home, plan, choice.seed)], [], voice)
+    left_out = _readable(lambda: compared(home, plan, choice.seed), list[SiteRow](), voice)
     changed = standing(home, plan, voice) is None
     sections = [
         chapters.asked(plan, dataset, folds.rule if folds else ""),
@@ -55,7 +55,7 @@ def report(home: Home, plan: Plan, voice: Voice) -> Path:
         findings.compared(choice),
         findings.depths(choice),
         findings.results(scores, plan.question, sites),
-        findings.sites(left_out),
+        findings.sites([astuple(row) for row in left_out]),
         *([] if changed else [findings.calibration(_certain(home, plan, choice, voice))]),
         findings.cleaning(choice),
         *([] if changed else [_cases(home, plan, choice, scores, voice)]),
