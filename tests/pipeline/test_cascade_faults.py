@@ -71,6 +71,10 @@ def test_an_image_that_has_changed_is_predicted_again(copy: Path, words: tuple[s
     assert code == 0 and "predicted again" not in told and "this run is finished" in told
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
 @pytest.mark.parametrize(
     ("damage", "why"),
     [
@@ -83,13 +87,13 @@ def test_an_image_that_has_changed_is_predicted_again(copy: Path, words: tuple[s
 )
 def test_a_lost_prediction_is_made_again_and_the_cascade_goes_on(copy: Path, damage, why: str) -> None:  # noqa: F811
     one = folder(copy, "3d_lowres", 1)
-    before = {file.name: file.read_bytes() for file in one.predictions.iterdir()}
+    before = contents(one.predictions)
     known = one.predicted_file.read_bytes()
     damage(one)
     folder(copy, "3d_cascade").scores_file.unlink()
     code, told = train(copy)
     assert code == 0 and f"{why}: {AGAIN}" in told and "trained first" not in told
-    assert {file.name: file.read_bytes() for file in one.predictions.iterdir()} == before
+    assert contents(one.predictions) == before
     assert one.predicted_file.read_bytes() == known
 
 
