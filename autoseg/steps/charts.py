@@ -124,9 +124,14 @@ def boxes(
         axes.set_yticks(range(1, len(shown) + 1), [_short(label) for label in shown])
         axes.set_ylim(len(shown) + 0.6, 0.4)
         axes.set_xlabel(unit)
-        least = min((value for pairs in shown.values() for _, value in pairs if value > 0), default=None)
+        every = [value for pairs in shown.values() for _, value in pairs]
+        least = min((value for value in every if value > 0), default=None)
         if log and least is not None:
-            axes.set_xscale("symlog", linthresh=least)  # zeros stay on the axis
+            if min(every) > 0:
+                axes.set_xscale("log")
+            else:  # zeros stay on the axis
+                axes.set_xscale("symlog", linthresh=least)
+                axes.set_xlim(left=-0.3 * least)
 
     rows = [(label, case, value) for label, pairs in values.items() for case, value in pairs]
     more = f" The first {MOST} of {len(values)} are drawn." if len(values) > MOST else ""

@@ -64,9 +64,8 @@ def cleaning(choice: Choice) -> Section:
     found = choice.cleaning
     if not found.tried.texts:
         return Section("postprocessing", "Postprocessing", [Text("None is taken.")])
-    said = found.said
     return Section("postprocessing", "Postprocessing", [
-        Text(f"{said[:1].upper()}{said[1:]}."), table("cleaning", "", *found.gains),
+        Text(f"Tried: {found.said}."), table("cleaning", "", *found.gains),
     ])  # fmt: skip
 
 
