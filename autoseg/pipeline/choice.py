@@ -25,7 +25,7 @@ from autoseg.pipeline.voice import Voice
 from autoseg.records import CaseFacts, Choice, Cleaning, Compared, Plan, Postprocessing, Pruned, Question
 from autoseg.steps import cases as casework
 from autoseg.steps import choose as choosing
-from autoseg.steps import evaluate, postprocess
+from autoseg.steps import evaluate, postprocess, tallies
 from autoseg.store import Home, read_indices, save_record
 
 if TYPE_CHECKING:
@@ -199,18 +199,18 @@ def _row(prediction: Indices, reference: Indices, question: Question) -> list[fl
     return [np.nan if value is None else value for value in dice]
 
 
-def _odds(job: tuple[Pair, int], question: Question) -> postprocess.Odds:
+def _odds(job: tuple[Pair, int], question: Question) -> tallies.Odds:
     pair, fold = job
     reference, _ = out_of_fold.reference_of(pair, question)
     indices = [question.classes.index(name) for name in question.foreground]
-    return postprocess.odds(read_indices(levels_beside(pair.prediction)), reference, indices, fold)
+    return tallies.odds(read_indices(levels_beside(pair.prediction)), reference, indices, fold)
 
 
-def _facts(job: tuple[Pair, int], question: Question, after: Postprocessing) -> postprocess.Facts:
+def _facts(job: tuple[Pair, int], question: Question, after: Postprocessing) -> tallies.Facts:
     pair, fold = job
     prediction, reference, truth = out_of_fold.read(pair, question, after)
     indices = [question.classes.index(name) for name in question.foreground]
-    return postprocess.facts(prediction, reference, indices, truth.spacing, fold)
+    return tallies.facts(prediction, reference, indices, truth.spacing, fold)
 
 
 def _cleaned_dice(job: tuple[Pair, Postprocessing], question: Question) -> NDArray[np.float64]:

@@ -13,7 +13,8 @@ from autoseg.errors import BadPlan
 from autoseg.image import IGNORE
 from autoseg.records import Channel, Question
 from autoseg.steps.odds import PLAIN, SHARES, classes_of, decided, levels_of, log_odds
-from autoseg.steps.postprocess import LEAST, dice, odds, thresholds
+from autoseg.steps.postprocess import LEAST, thresholds
+from autoseg.steps.tallies import dice, odds
 
 LABELS = {"background": 0, "liver": 1, "spleen": 2, "tumour": 3}
 QUESTION = Question(reader="nifti", channels=(Channel(name="a", kind="mr"),), labels=LABELS)

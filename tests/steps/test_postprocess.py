@@ -10,7 +10,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from autoseg.records import NOTHING, Part, Postprocessing
 from autoseg.steps import postprocess
-from autoseg.steps.postprocess import Facts, acts, applied, changed, choose, dice, facts, select
+from autoseg.steps.postprocess import acts, applied, changed, choose, select
+from autoseg.steps.tallies import Facts, dice, facts
 
 NAMES, INDICES = ["a", "b"], [1, 3]
 CLASSES = dict(zip(NAMES, INDICES, strict=True))
