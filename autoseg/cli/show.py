@@ -105,14 +105,9 @@ def scores(title: str, scores: Scores, folder: Path) -> None:
     table(f"{title}: {len(scores.cases)} cases", columns, rows)
     for name, said in scores.measures.items():
         click.echo(f"{name}: {said}")
-    counted = [title for title in further if any(title in one.more for one in scores.pooled.values())]
     if scores.pooled:
-        cells = {
-            name: (one.dice, one.iou, one.precision, one.recall, *(one.more.get(title) for title in counted))
-            for name, one in scores.pooled.items()
-        }
-        header = ["class", "Dice", "IoU", "precision", "recall", *counted]
-        table("all cases as one image", header, [(name, *map(number, row)) for name, row in cells.items()])
+        header, pooled = scores.together
+        table("all cases as one image", [*header], [_plain(row) for row in pooled])
     known = {
         case: sum(values) / len(values)
         for case, classes in scores.cases.items()
@@ -175,4 +170,9 @@ def _cleaning(cleaning: Cleaning) -> None:
         return
     click.echo(f"postprocessing: {cleaning.said}")
     header, rows = cleaning.gains
-    table("", [*header], [tuple(one if isinstance(one, str) else number(one) for one in row) for row in rows])
+    table("", [*header], [_plain(row) for row in rows])
+
+
+def _plain(row: Sequence[str | float | None]) -> tuple[str, ...]:
+    """Numbers with four digits behind the point."""
+    return tuple(one if isinstance(one, str) else number(one) for one in row)

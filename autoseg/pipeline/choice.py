@@ -199,18 +199,20 @@ def _row(prediction: Indices, reference: Indices, question: Question) -> list[fl
     return [np.nan if value is None else value for value in dice]
 
 
+def _foreground(question: Question) -> list[int]:
+    return [question.classes.index(name) for name in question.foreground]
+
+
 def _odds(job: tuple[Pair, int], question: Question) -> tallies.Odds:
     pair, fold = job
     reference, _ = out_of_fold.reference_of(pair, question)
-    indices = [question.classes.index(name) for name in question.foreground]
-    return tallies.odds(read_indices(levels_beside(pair.prediction)), reference, indices, fold)
+    return tallies.odds(read_indices(levels_beside(pair.prediction)), reference, _foreground(question), fold)
 
 
 def _facts(job: tuple[Pair, int], question: Question, after: Postprocessing) -> tallies.Facts:
     pair, fold = job
     prediction, reference, truth = out_of_fold.read(pair, question, after)
-    indices = [question.classes.index(name) for name in question.foreground]
-    return tallies.facts(prediction, reference, indices, truth.spacing, fold)
+    return tallies.facts(prediction, reference, _foreground(question), truth.spacing, fold)
 
 
 def _cleaned_dice(job: tuple[Pair, Postprocessing], question: Question) -> NDArray[np.float64]:

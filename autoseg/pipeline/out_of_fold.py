@@ -123,10 +123,10 @@ def _score(
 ) -> tuple[dict[str, Measures], NDArray[np.int64], str] | str:  # fmt: skip
     """The measures of a case, its voxels by class there and predicted, and the unit; or why there are none."""
     prediction, reference, truth = read(pair, question, after)
-    more = evaluate.measures_named(measures, voxel)
+    more, counts = evaluate.measures_named(measures, voxel), evaluate.confused(prediction, reference, question)
     try:
-        rows = evaluate.of_indices(prediction, reference, question, truth.spacing, more)
+        rows = evaluate.of_indices(prediction, reference, question, truth.spacing, more, counts)
     except BadData as fault:
         return str(fault)
     unit = evaluate.unit_of(len(truth.spacing), bool(truth.placement.get("crs")))
-    return rows, evaluate.confused(prediction, reference, question), unit
+    return rows, counts, unit

@@ -145,8 +145,8 @@ def _scored(job: _Job, asked: Asked, voxel: float) -> tuple[dict[str, Measures],
         where = str(job.prediction)
         guess, truth = evaluate.indices_of(pair.prediction, pair.reference, asked.question, where, ignored)
         more = evaluate.measures_named(asked.measures, voxel)
-        rows = evaluate.of_indices(guess, truth, asked.question, pair.spacing, more)
-        return rows, evaluate.confused(guess, truth, asked.question), pair.unit
+        counts = evaluate.confused(guess, truth, asked.question)
+        return evaluate.of_indices(guess, truth, asked.question, pair.spacing, more, counts), counts, pair.unit
     except BadData as fault:
         return str(fault)
 

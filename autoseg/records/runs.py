@@ -132,3 +132,13 @@ class Scores(Record):
     faults: dict[str, str] = {}
     unreferenced: tuple[str, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def together(self) -> tuple[tuple[str, ...], list[tuple[str | float | None, ...]]]:
+        """Header and rows of what is pooled: of voxels, and of the objects or patches that are counted."""
+        counted = [title for title in self.measures if any(title in one.more for one in self.pooled.values())]
+        rows: list[tuple[str | float | None, ...]] = [
+            (name, one.dice, one.iou, one.precision, one.recall, *(one.more.get(title) for title in counted))
+            for name, one in self.pooled.items()
+        ]
+        return ("class", "Dice", "IoU", "precision", "recall", *counted), rows

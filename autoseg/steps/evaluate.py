@@ -73,10 +73,14 @@ def confused(prediction: Indices, reference: Indices, question: Question) -> Con
 
 def of_indices(
     prediction: Indices, reference: Indices, question: Question, spacing: tuple[float, ...],
-    more: Mapping[str, Measure] | None = None,
+    more: Mapping[str, Measure] | None = None, counts: Confusion | None = None,
 ) -> dict[str, Measures]:  # fmt: skip
-    """As `score`, of class indices; the reference is IGNORE where nothing counts."""
-    counts = confused(prediction, reference, question)
+    """As `score`, of class indices; the reference is IGNORE where nothing counts.
+
+    Args:
+        counts: as of `confused`, where they are known.
+    """
+    counts = confused(prediction, reference, question) if counts is None else counts
     found = {name: measures(counts, _indices(question, name), prod(spacing)) for name in question.foreground}
     if not more:
         return found

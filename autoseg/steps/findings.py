@@ -77,7 +77,7 @@ def results(scores: Scores, question: Question | None, sites: Mapping[str, str])
         blocks.append(table("intervals", "Where 95 % of the means lie.", *_bounds(scores)))
     blocks += [Text(f"{name}: {said}.") for name, said in scores.measures.items()]
     if scores.pooled:
-        blocks.append(table("pooled", "All cases counted as one image.", *_pooled(scores)))
+        blocks.append(table("pooled", "All cases counted as one image.", *scores.together))
     dice = {name: _defined(scores, name, lambda row: row.dice) for name in scores.mean}
     blocks.append(
         Chart.of(charts.boxes("dice", "Dice", "Every point is a case in which the class counts.", dice, "Dice"))
@@ -130,16 +130,6 @@ def _means(scores: Scores) -> tuple[Sequence[str], list[Sequence[object]]]:
         rest = [mean_of(row[column] for row in rows) for column in range(4, len(header) - 1)]  # type: ignore[misc]
         rows.append(("mean", scores.dice, *(scores.interval or (None, None)), *rest, None))
     return header, rows
-
-
-def _pooled(scores: Scores) -> tuple[Sequence[str], list[Sequence[object]]]:
-    """What can be pooled: of voxels, and of objects or patches that are counted."""
-    counted = [title for title in scores.measures if any(title in row.more for row in scores.pooled.values())]
-    header = ("class", "Dice", "IoU", "precision", "recall", *counted)
-    return header, [
-        (name, one.dice, one.iou, one.precision, one.recall, *(one.more.get(title) for title in counted))
-        for name, one in scores.pooled.items()
-    ]
 
 
 def _bounds(scores: Scores) -> tuple[Sequence[str], list[Sequence[object]]]:
