@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 @click.option("-r", "--references", type=click.Path(path_type=Path), required=True, help="Folder of true labels.")
 @click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, help="Folder for the scores.")
 @click.option("-t", "--task", help="Task whose classes and groups to take (default: the values in the references).")
+@click.option("-i", "--images", type=click.Path(path_type=Path), help="Folder of the images, for the pictures of the "
+              "report (default: those that the task has).")  # fmt: skip
 @measure_option
 @click.option(
     "--erode", type=click.IntRange(0, 20), default=0, help="Pixels around borders of classes that do not count."
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def evaluate(
     context: click.RichContext, /, predictions: Path, references: Path, out: Path, task: str | None, as_json: bool,
-    workers: int | None, **options: Any,
+    workers: int | None, images: Path | None, **options: Any,
 ) -> None:  # fmt: skip
     """Score a folder of predictions against a folder of references: scores.json, scores.csv and a table."""
     from autoseg.pipeline.reporting import report_of_scores
@@ -42,9 +44,9 @@ def evaluate(
 
     session = current(context)
     asked = _asked(session, task, **options)
-    scores = evaluate_folders(predictions, references, out, session.voice, asked, workers)
-    title = f"{predictions} against {references}"
-    report_of_scores(scores, asked.question, title, out / "report.html", asked.sites)
+    found = evaluate_folders(predictions, references, out, session.voice, asked, workers)
+    title, scores = f"{predictions} against {references}", found.scores
+    report_of_scores(found, title, out / "report.html", images, session.voice)
     if as_json:
         echo_json(scores.model_dump(mode="json"))
     else:
@@ -62,7 +64,10 @@ def _asked(session: Session, task: str | None, measures: tuple[str, ...], group:
     names = measures_asked(measures)
     if task is None:
         return Asked(measures=names, group=group, **rest)
-    dataset, _ = dataset_of(session.home, session.home.task(task))
+    name = session.home.task(task)
+    dataset, _ = dataset_of(session.home, name)
     groups = {case.id: case.group for case in dataset.cases if case.group is not None}
     sites = {case.id: case.site for case in dataset.cases if case.site is not None}
-    return Asked(dataset.question(), names, groups=groups, group=group, sites=sites, **rest)
+    folder = session.home.task_folder(name)
+    images = {case.id: tuple(folder / file for file in case.images) for case in dataset.cases}
+    return Asked(dataset.question(), names, groups=groups, group=group, sites=sites, images=images, **rest)

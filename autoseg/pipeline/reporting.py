@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
+from math import prod
 from pathlib import Path
-from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
 
 from autoseg.arrays.metrics import mean_of
-from autoseg.errors import BadFile, BadInput, BadPlan, BadUsage
-from autoseg.image import IGNORE
+from autoseg.errors import BadData, BadFile, BadInput, BadPlan, BadUsage
+from autoseg.image import IGNORE, Image
+from autoseg.parts import READERS
 from autoseg.pipeline import out_of_fold, tasks
 from autoseg.pipeline.choosing import standing
 from autoseg.pipeline.ensembles import Held, as_measured, finished, placed
+from autoseg.pipeline.inputs import inputs
 from autoseg.pipeline.levels import certainty_beside
+from autoseg.pipeline.scoring import Evaluated, aligned
 from autoseg.pipeline.sites import SiteRow, compared
 from autoseg.pipeline.voice import Voice
+from autoseg.readers import Reader
 from autoseg.records import CaseCertainty, Choice, Configuration, Plan, Question, Scores
 from autoseg.steps import cases as casework
 from autoseg.steps import chapters, findings, frames
@@ -26,8 +30,8 @@ from autoseg.steps.report import Block, Case, Layers, Section, page
 from autoseg.store import Home, load_record, save_text
 
 T = TypeVar("T")
-NOWHERE: Mapping[str, str] = MappingProxyType({})
 SHOWN = 5  # of the worst and of the middling cases
+MOST = 500_000_000  # values of an image that is read for its picture
 
 
 def report(home: Home, plan: Plan, voice: Voice) -> Path:
@@ -69,13 +73,48 @@ def report(home: Home, plan: Plan, voice: Voice) -> Path:
     return file
 
 
-def report_of_scores(
-    scores: Scores, question: Question | None, title: str, file: Path, sites: Mapping[str, str] = NOWHERE
-) -> None:  # fmt: skip
-    """Writes the report of a folder of predictions: its results alone."""
+def report_of_scores(found: Evaluated, title: str, file: Path, images: Path | None, voice: Voice) -> None:
+    """Writes the report of a folder of predictions: its results, and cases to look at.
+
+    Args:
+        images: a folder of their images; None takes those that the task has, and grounds without an image elsewhere.
+    Raises: BadUsage where that folder holds none.
+    """
+    scores, question = found.scores, found.question
     dice = "–" if scores.dice is None else f"{scores.dice:.4f}"
     said = f"Mean Dice {dice} over {len(scores.cases)} cases."
-    save_text(file, page(title, said, [findings.results(scores, question, sites), chapters.citing()]))
+    known = {name: (question.reader, files) for name, files in found.asked.images.items()}
+    if images is not None:
+        known |= {job.stem: (job.reader, job.files) for job in inputs(images, question).jobs}
+
+    def case(name: str, why: str) -> Case:
+        prediction, reference, pair = aligned(found.jobs[name], found.asked, question)
+        image = Image(np.broadcast_to(np.uint8(0), (1, *reference.shape)), pair.spacing)
+        if name in known:
+            image = _fitting(*known[name], image, voice)
+        return Case(name, f"{why[:1].upper()}{why[1:]}.", frames.planes(image, prediction, reference, question))
+
+    sections = [
+        findings.results(scores, question, found.asked.sites), _shown(scores, question, case, voice), chapters.citing()
+    ]  # fmt: skip
+    save_text(file, page(title, said, sections))
+
+
+def _fitting(reader: str, files: Sequence[Path], ground: Image, voice: Voice) -> Image:
+    """The image of these files, or the ground where it cannot be read or does not fit, which is said."""
+    made: Reader = READERS.build(reader)
+    try:
+        if hasattr(made, "open_windows"):
+            with made.open_windows(files) as opened:
+                if (values := opened.channels * prod(opened.shape)) > MOST:
+                    raise BadData(f"holds {values:.1e} values: too many to be drawn", where=str(files[0]))
+        image = made.read([*files])
+        if image.shape != ground.shape:
+            raise BadData(f"has shape {image.shape}", where=str(files[0]), expected=f"{ground.shape}, as its reference")
+    except BadInput as problem:
+        voice.say(f"drawn without its image: {problem}")
+        return ground
+    return image
 
 
 def _certain(home: Home, plan: Plan, choice: Choice, voice: Voice) -> dict[str, list[CaseCertainty]]:
@@ -126,7 +165,23 @@ def _drawings(plan: Plan, trained: Mapping[str, Configuration], voice: Voice) ->
 
 
 def _cases(home: Home, plan: Plan, choice: Choice, scores: Scores, voice: Voice) -> Section:
-    """The worst cases and middling ones, to look at."""
+    """The worst cases that were held out and middling ones, to look at."""
+    try:
+        held = {one.files.id: one for one in _held(home, plan, choice)}
+    except (BadUsage, BadFile) as problem:
+        voice.say(f"no cases are drawn: {problem}")
+        return Section("cases", "Cases", [])
+
+    def case(name: str, why: str) -> Case:
+        if name not in held:
+            raise BadUsage("is no longer a labelled case of the task", where=name)
+        return _case(home, plan, choice, held[name], why)
+
+    return _shown(scores, plan.question, case, voice)
+
+
+def _shown(scores: Scores, question: Question, draw: Callable[[str, str], Case], voice: Voice) -> Section:
+    """The worst cases and middling ones; `draw` draws one of a name, of which something is said."""
     known = {
         case: found for case, row in scores.cases.items()
         if (found := mean_of(measures.dice for measures in row.values())) is not None
@@ -134,20 +189,14 @@ def _cases(home: Home, plan: Plan, choice: Choice, scores: Scores, voice: Voice)
     order = sorted(known, key=lambda case: known[case])
     worst, rest = order[:SHOWN], order[SHOWN:]
     middle = max(0, min(len(rest) - SHOWN, len(order) // 2 - SHOWN // 2 - len(worst)))
-    typical = rest[middle : middle + SHOWN]
-    try:
-        held = {one.files.id: one for one in _held(home, plan, choice)}
-    except (BadUsage, BadFile) as problem:
-        voice.say(f"no cases are drawn: {problem}")
-        return Section("cases", "Cases", [])
-    blocks: list[Block] = [Layers(frames.names(plan.question))]
-    wanted = [(case, "one of the worst") for case in worst] + [(case, "in the middle") for case in typical]
+    wanted = [(case, "one of the worst") for case in worst]
+    wanted += [(case, "in the middle") for case in rest[middle : middle + SHOWN]]
+    blocks: list[Block] = [Layers(frames.names(question))]
     for case, why in voice.track(wanted, len(wanted), "drawing cases"):
-        if case in held:
-            try:
-                blocks.append(_case(home, plan, choice, held[case], f"{why}: mean Dice {known[case]:.4f}"))
-            except BadInput as problem:
-                voice.say(str(problem))
+        try:
+            blocks.append(draw(case, f"{why}: mean Dice {known[case]:.4f}"))
+        except BadInput as problem:
+            voice.say(f"{case} is not drawn: {problem}")
     return Section("cases", "Cases", blocks if len(blocks) > 1 else [])
 
 

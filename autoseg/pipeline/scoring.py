@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -38,7 +38,7 @@ class Asked:
         erode: pixels around the borders between classes that do not count.
         masks: a folder of masks, by the names of the references: where they are 0 nothing counts.
         groups: which patient or scene a case belongs to; `group`: a regex that finds that in the names of others.
-        sites: where a case comes from, as far as that is known.
+        sites: where a case comes from, as far as that is known; images: its files, where a task has it.
     """
 
     question: Question | None = None
@@ -48,6 +48,7 @@ class Asked:
     groups: Mapping[str, str] = field(default_factory=dict)
     group: str | None = None
     sites: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
 
     def grouped(self, cases: Sequence[str]) -> Mapping[str, str]:
         """The group of every case that has one. Raises: BadUsage for a regex that matches none."""
@@ -58,10 +59,29 @@ class Asked:
         return {**found, **self.groups}
 
 
+@dataclass(frozen=True)
+class Job:
+    """The files of a case."""
+
+    prediction: Path
+    reference: Path
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The scores of folders, how they came about, and the files of the cases that could be read."""
+
+    scores: Scores
+    asked: Asked
+    question: Question
+    jobs: Mapping[str, Job]
+
+
 def evaluate_folders(
     predictions: Path, references: Path, out: Path, voice: Voice, asked: Asked | None = None,
     workers: int | None = None,
-) -> Scores:  # fmt: skip
+) -> Evaluated:  # fmt: skip
     """Scores every reference that has a prediction of the same stem; writes scores.json and scores.csv.
 
     What cannot be scored is in `faults` of the scores. Raises: BadData where that is every case; nothing is written
@@ -86,11 +106,11 @@ def evaluate_folders(
     scored: dict[str, dict[str, Measures]] = {}
     unit, confusion, more = "", np.zeros((1, 1), np.int64), dict[str, Measure]()
     left = sorted(set(wanted) & set(found) - set(faults))
-    jobs = [_Job(found[case], wanted[case], masks.get(case)) for case in left]
+    jobs = [Job(found[case], wanted[case], masks.get(case)) for case in left]
     if question is not None:
         voxel = _voxel(jobs, question)
         more = evaluate.measures_named(asked.measures, voxel)
-        work = partial(_scored, asked=replace(asked, question=question, groups={}, sites={}), voxel=voxel)
+        work = partial(_scored, asked=Asked(question, asked.measures, asked.erode, asked.masks), voxel=voxel)
         run = engine.local(workers, len(jobs) // 4).run(work, jobs)
         done = dict(voice.track(run, len(jobs), "scoring"))
         for number, case in enumerate(left):
@@ -114,19 +134,10 @@ def evaluate_folders(
         if means.cases == 0:
             voice.say(f"{name} occurs in no case, neither predicted nor there: it is not counted")
     write(scores, out)
-    return scores
+    return Evaluated(scores, asked, question, dict(zip(left, jobs, strict=True)))
 
 
-@dataclass(frozen=True)
-class _Job:
-    """The files of a case."""
-
-    prediction: Path
-    reference: Path
-    mask: Path | None
-
-
-def _voxel(jobs: Sequence[_Job], question: Question) -> float:
+def _voxel(jobs: Sequence[Job], question: Question) -> float:
     """The longest side of a voxel of the first case that can be read; 1 where none can."""
     for job in jobs:
         with contextlib.suppress(BadData):
@@ -134,21 +145,28 @@ def _voxel(jobs: Sequence[_Job], question: Question) -> float:
     return 1.0
 
 
-def _scored(job: _Job, asked: Asked, voxel: float) -> tuple[dict[str, Measures], Confusion, str] | str:
+def _scored(job: Job, asked: Asked, voxel: float) -> tuple[dict[str, Measures], Confusion, str] | str:
     """The measures of every class, the voxels by class there and predicted, and the unit; or why there are none."""
     assert asked.question is not None
     try:
-        pair = _read(job.prediction, job.reference, asked.question)
-        ignored = pair.ignored
-        if asked.erode or asked.masks:
-            ignored = _ignored(pair, asked.erode, job.mask, asked.masks)
-        where = str(job.prediction)
-        guess, truth = evaluate.indices_of(pair.prediction, pair.reference, asked.question, where, ignored)
+        guess, truth, pair = aligned(job, asked, asked.question)
         more = evaluate.measures_named(asked.measures, voxel)
         counts = evaluate.confused(guess, truth, asked.question)
         return evaluate.of_indices(guess, truth, asked.question, pair.spacing, more, counts), counts, pair.unit
     except BadData as fault:
         return str(fault)
+
+
+def aligned(job: Job, asked: Asked, question: Question) -> tuple[evaluate.Indices, evaluate.Indices, Pair]:
+    """Class indices (*S) of prediction and reference, IGNORE where nothing counts, and what was read of them.
+
+    Raises: BadData where they, or the mask, do not fit.
+    """
+    pair = _read(job.prediction, job.reference, question)
+    ignored = pair.ignored
+    if asked.erode or asked.masks:
+        ignored = _ignored(pair, asked.erode, job.mask, asked.masks)
+    return *evaluate.indices_of(pair.prediction, pair.reference, question, str(job.prediction), ignored), pair
 
 
 def write(scores: Scores, out: Path) -> None:
@@ -158,7 +176,7 @@ def write(scores: Scores, out: Path) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Read:
+class Pair:
     """Prediction and reference of a case on one grid, in the values of the question; what of them does not count."""
 
     prediction: Array
@@ -169,7 +187,7 @@ class _Read:
     ignored: Mask | None = None
 
 
-def _read(prediction: Path, reference: Path, question: Question) -> _Read:
+def _read(prediction: Path, reference: Path, question: Question) -> Pair:
     truth = read_label(reference, question.model_copy(update={"reader": reader_for(reference.name)}))
     guess = read_label(prediction, question.model_copy(update={"reader": reader_for(prediction.name)}))
     place = same_place(truth, guess)
@@ -179,7 +197,7 @@ def _read(prediction: Path, reference: Path, question: Question) -> _Read:
     label, unsaid = guess.array[0], _unsaid(prediction, guess, question)
     if unsaid is not None:
         label = np.where(unsaid, question.labels[question.classes[0]], label)
-    return _Read(label, truth.array[0], question, truth.spacing, unit, unsaid)
+    return Pair(label, truth.array[0], question, truth.spacing, unit, unsaid)
 
 
 def _unsaid(file: Path, guess: Image, question: Question) -> Mask | None:
@@ -194,7 +212,7 @@ def _unsaid(file: Path, guess: Image, question: Question) -> Mask | None:
     return unsaid if unsaid.any() else None
 
 
-def _ignored(pair: _Read, erode: int, mask: Path | None, masks: Path | None) -> Mask:
+def _ignored(pair: Pair, erode: int, mask: Path | None, masks: Path | None) -> Mask:
     """Where nothing counts. Raises: BadData for a mask that is missing or does not fit."""
     ignored = np.zeros(pair.reference.shape, bool) if pair.ignored is None else pair.ignored.copy()
     if erode:

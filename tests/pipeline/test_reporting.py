@@ -7,14 +7,18 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image as Picture
 
 from autoseg.errors import BadUsage
-from autoseg.pipeline.reporting import report
+from autoseg.pipeline import reporting
+from autoseg.pipeline.reporting import report, report_of_scores
+from autoseg.pipeline.scoring import evaluate_folders
 from autoseg.pipeline.voice import Silent
 from autoseg.store import Home
 from tests.pipeline.conftest import PLAN, TASK
-from tests.pipeline.test_scoring import Listening
+from tests.pipeline.test_scoring import Listening, save
 from tests.test_story import teller
 
 VOID = {"meta", "input", "img", "br", "hr", "link", "path", "use", "rect", "image"}
@@ -129,9 +133,40 @@ def test_without_a_choice_there_is_no_report(copy: Path) -> None:
         report(home, home.plan(TASK, PLAN), Silent())
 
 
-def test_evaluate_writes_one_too(copy: Path) -> None:
-    labels = copy / "datasets" / TASK / "labelsTr"
-    out = copy / "scores"
-    teller(copy)("evaluate", "-p", str(labels), "-r", str(labels), "-o", str(out))
-    text, page = read(out / "report.html")
-    assert page.faults == [] and "Mean Dice 1.0000 over 10 cases" in text
+def test_evaluate_writes_one_too_with_pictures(copy: Path) -> None:
+    labels, images = (copy / "datasets" / TASK / name for name in ("labelsTr", "imagesTr"))
+    sizes = {}
+    for number, more in enumerate(((), ("-i", str(images)), ("-t", "Task01"))):
+        out = copy / f"scores{number}"
+        teller(copy)("evaluate", "-p", str(labels), "-r", str(labels), "-o", str(out), *more)
+        text, page = read(out / "report.html")
+        assert page.faults == [] and "Mean Dice 1.0000 over 10 cases" in text
+        assert text.count('class="case"') == 10 and ">Confusion<" in text
+        sizes[number] = sum(len(str(picture["src"])) for picture in page.pictures if "jpeg" in str(picture["src"])[:20])
+    assert sizes[1] == sizes[2] > sizes[0]  # the task has the same images; a ground without one holds nothing
+
+
+def test_images_that_do_not_fit_cost_their_pictures_alone(tmp_path: Path) -> None:
+    for folder, name in (("r", "a"), ("r", "b"), ("r", "c"), ("i", "a"), ("i", "b")):
+        save(tmp_path / folder / f"{name}.nii.gz", 1, shape=(4, 4, 5) if (folder, name) == ("i", "a") else (4, 4, 4))
+    (tmp_path / "i" / "b.nii.gz").write_bytes(b"no image")
+    voice = Listening()
+    found = evaluate_folders(tmp_path / "r", tmp_path / "r", tmp_path / "out", Silent())
+    report_of_scores(found, "x", tmp_path / "report.html", tmp_path / "i", voice)
+    text, page = read(tmp_path / "report.html")
+    assert text.count('class="case"') == 3 and page.faults == []
+    assert len(voice.heard) == 2 and "(5, 4, 4); expected (4, 4, 4)" in voice.heard[0] and "b.nii.gz" in voice.heard[1]
+
+
+def test_an_image_too_large_to_be_held_is_not_read_for_its_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr(reporting, "MOST", 8)
+    for name in ("r", "i"):
+        (tmp_path / name).mkdir()
+        Picture.fromarray(np.eye(3, dtype=np.uint8)).save(tmp_path / name / "a.png")
+    voice = Listening()
+    found = evaluate_folders(tmp_path / "r", tmp_path / "r", tmp_path / "out", Silent())
+    report_of_scores(found, "x", tmp_path / "report.html", tmp_path / "i", voice)
+    assert read(tmp_path / "report.html")[0].count('class="case"') == 1
+    assert len(voice.heard) == 1 and "9.0e+00 values" in voice.heard[0]

@@ -38,7 +38,7 @@ def save(file: Path, values: object, shift: float = 0.0, shape: tuple[int, ...] 
 def test_a_folder_against_itself_is_perfect(tmp_path: Path) -> None:
     for name, value in (("a", 1), ("b", 5)):
         save(tmp_path / "r" / f"{name}.nii.gz", value)
-    scores = evaluate_folders(tmp_path / "r", tmp_path / "r", tmp_path / "out", Silent())
+    scores = evaluate_folders(tmp_path / "r", tmp_path / "r", tmp_path / "out", Silent()).scores
     assert scores.dice == 1 and scores.unit == "mm³" and set(scores.mean) == {"class_1", "class_5"}
     assert scores.mean["class_1"].cases == 1  # empty in b, prediction and reference: not counted
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["scores.csv", "scores.json"]
@@ -48,7 +48,7 @@ def test_predictions_without_reference_are_said(tmp_path: Path) -> None:
     for folder, name in (("r", "a"), ("p", "a"), ("p", "b")):
         save(tmp_path / folder / f"{name}.nii.gz", 1)
     voice = Listening()
-    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", voice)
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", voice).scores
     assert voice.heard == ["1 predictions have no reference and are not scored: b"]
     assert scores.unreferenced == ("b",) and scores.confusion == ((56, 0), (0, 8))
 
@@ -60,7 +60,7 @@ def test_what_cannot_be_scored_is_named_and_the_rest_is_scored(tmp_path: Path) -
     save(tmp_path / "p" / "b.nii.gz", 1, shift=30.0)
     save(tmp_path / "p" / "c.nii.gz", 1, shape=(4, 4, 5))
     save(tmp_path / "p" / "d.nii.gz", 9)
-    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent())
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent()).scores
     assert list(scores.cases) == ["a"] and list(scores.faults) == ["b", "c", "d", "e"]
     said = " ".join(scores.faults.values())
     assert all(word in said for word in ("b.nii.gz", "c.nii.gz", "not declared", "no prediction of it"))
@@ -78,7 +78,7 @@ def test_a_measure_that_answers_no_number_costs_its_case_alone(
         return {"odd": Measure(lambda pair: 0.5, lambda pair: value, "odd")}  # the latter where one side is empty
 
     monkeypatch.setattr(evaluate, "measures_named", made)
-    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent())
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent()).scores
     assert list(scores.cases) == ["a"] and scores.mean["class_1"].more == {"odd": 0.5}
     assert "odd: cannot be measured" in scores.faults["b"] and str(value) in scores.faults["b"]
 
@@ -88,7 +88,7 @@ def test_a_reference_that_cannot_be_read_is_named_with_the_rest(tmp_path: Path) 
         save(tmp_path / "r" / f"{name}.nii.gz", 1)
         save(tmp_path / "p" / f"{name}.nii.gz", 1)
     (tmp_path / "r" / "b.nii.gz").write_bytes((tmp_path / "r" / "b.nii.gz").read_bytes()[:50])
-    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent())
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent()).scores
     assert scores.dice == 1 and list(scores.faults) == ["b"] and "b.nii.gz" in scores.faults["b"]
 
 
@@ -106,7 +106,7 @@ def test_distances_are_in_millimetres_and_the_tolerance_is_a_voxel(tmp_path: Pat
         label = np.zeros((12, 12, 12), np.uint8)
         label[first : first + 5, 2:7, 2:7] = 1
         nibabel.save(nibabel.Nifti1Image(label, np.diag([0.5, 2.0, 1.0, 1.0])), tmp_path / folder / "a.nii.gz")
-    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent())
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent()).scores
     assert scores.cases["a"]["class_1"].more["hd95"] == 0.5
     assert scores.measures["nsd"] == "share of both surfaces within 2 of the other"
 
@@ -117,7 +117,7 @@ def test_many_cases_are_scored_by_several_processes_each_under_its_name(tmp_path
         save(tmp_path / "r" / f"{name}.nii.gz", 1)
         save(tmp_path / "p" / f"{name}.nii.gz", np.arange(8).reshape(2, 2, 2) < (number % 8) + 1)
     save(tmp_path / "p" / "c05.nii.gz", 9)
-    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), workers=3)
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), workers=3).scores
     assert list(scores.faults) == ["c05"] and list(scores.cases) == [f"c{n:02d}" for n in range(14) if n != 5]
     for name, row in scores.cases.items():
         assert row["class_1"].true_positives == int(name[1:]) % 8 + 1
@@ -129,16 +129,16 @@ def test_masks_borders_and_groups(tmp_path: Path) -> None:
         save(tmp_path / "p" / f"{name}.nii.gz", 1 if name == "p1_a" else 0)
         save(tmp_path / "m" / f"{name}.nii.gz", 0 if name == "p1_b" else 1)
     asked = Asked(measures=(), masks=tmp_path / "m", group=r"(p\d)_")
-    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), asked)
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), asked).scores
     assert [scores.cases[name]["class_1"].dice for name in ("p1_a", "p1_b", "p2_a")] == [1, None, 0]
     assert scores.groups["p1"]["class_1"].dice == 1 and scores.measures == {}
-    eroded = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), Asked(erode=1))
+    eroded = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), Asked(erode=1)).scores
     assert eroded.cases["p2_a"]["class_1"].dice is None  # all of the object lies near its border
     known = Asked(measures=(), group=r"(p\d)_", groups={"p1_a": "x", "p2_a": "x"})  # what a task knows stands
-    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), known)
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), known).scores
     assert list(scores.groups) == ["x"]
     (tmp_path / "m" / "p2_a.nii.gz").unlink()
-    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), asked)
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), asked).scores
     assert "holds no mask of this case" in scores.faults["p2_a"]
     with pytest.raises(BadUsage, match="matches no case"):
         evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), Asked(group="z"))
@@ -150,7 +150,7 @@ def test_a_class_that_never_occurs_is_said(tmp_path: Path) -> None:
         reader="nifti", channels=(Channel(name="a", kind="other"),), labels={"background": 0, "one": 1, "two": 2}
     )
     voice = Listening()
-    scores = evaluate_folders(tmp_path / "r", tmp_path / "r", tmp_path / "out", voice, Asked(question))
+    scores = evaluate_folders(tmp_path / "r", tmp_path / "r", tmp_path / "out", voice, Asked(question)).scores
     assert voice.heard == ["two occurs in no case, neither predicted nor there: it is not counted"]
     assert scores.dice == 1
 
@@ -161,14 +161,14 @@ def test_two_labels_of_one_case_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="two labels of one case"):
         evaluate_folders(tmp_path / "r", tmp_path / "r", tmp_path / "out", Silent())
     save(tmp_path / "r" / "b.nii.gz", 1)
-    scores = evaluate_folders(tmp_path / "r", tmp_path / "r", tmp_path / "out", Silent())
+    scores = evaluate_folders(tmp_path / "r", tmp_path / "r", tmp_path / "out", Silent()).scores
     assert list(scores.cases) == ["b"] and "a.nii and a.nii.gz" in scores.faults["a"]
 
 
 def test_dicom_seg_beside_a_label_is_its_copy(tmp_path: Path) -> None:
     save(tmp_path / "r" / "a.nii.gz", 1)
     (tmp_path / "r" / "a.dcm").write_bytes(b"not looked at")
-    assert evaluate_folders(tmp_path / "r", tmp_path / "r", tmp_path / "out", Silent()).dice == 1
+    assert evaluate_folders(tmp_path / "r", tmp_path / "r", tmp_path / "out", Silent()).scores.dice == 1
 
 
 @pytest.mark.parametrize("nodata", [255, 200])
@@ -189,7 +189,7 @@ def test_pixels_without_measurement_do_not_count(tmp_path: Path, nodata: int, ba
             opened.write(array, 1)
     labels = {"land": 0, "road": 1} if background else {"land": 2, "road": 1}
     question = Question(reader="raster", channels=(Channel(name="a", kind="other"),), labels=labels)
-    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), Asked(question))
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", Silent(), Asked(question)).scores
     road = scores.cases["a"]["road"]
     assert (road.dice, road.true_positives, road.true_negatives) == (1, 12, 12)
 
