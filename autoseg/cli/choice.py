@@ -180,11 +180,18 @@ def suspects(
 
 @click.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8807, show_default=True, help="0 takes a free one.")
+@click.option("-i", "--images", type=click.Path(path_type=Path), help="Folder of images to look at (default: the "
+              "task's).")  # fmt: skip
+@click.option("--predictions", type=click.Path(path_type=Path), help="Folder of predicted labels (default: those of "
+              "the cases held out).")  # fmt: skip
 @task_option
 @plan_option
 @click.pass_context
-def view(context: click.RichContext, port: int, task: str | None, plan: str | None) -> None:
-    """Open a page on this machine to look at the cases, their labels and what was predicted of them."""
+def view(
+    context: click.RichContext, port: int, images: Path | None, predictions: Path | None, task: str | None,
+    plan: str | None,
+) -> None:  # fmt: skip
+    """Open a page on this machine to look at images, their labels and what was predicted of them."""
     import contextlib
     import sys
     import threading
@@ -194,7 +201,7 @@ def view(context: click.RichContext, port: int, task: str | None, plan: str | No
 
     session = current(context)
     made = session.plan(task, plan)
-    with server(Viewer(session.home, made), port) as running:
+    with server(Viewer(session.home, made, images, predictions), port) as running:
         click.echo(f"{running.address} (Ctrl-C ends it)")
         if sys.stdout.isatty():
             threading.Thread(target=webbrowser.open, args=(running.address,), daemon=True).start()

@@ -88,8 +88,8 @@ def evaluate_folders(
     then.
     """
     asked = asked or Asked()
-    (found, twice), (wanted, strange) = _labels(predictions), _labels(references)
-    masks = _labels(asked.masks)[0] if asked.masks else {}
+    (found, twice), (wanted, strange) = labels_of(predictions), labels_of(references)
+    masks = labels_of(asked.masks)[0] if asked.masks else {}
     if not wanted and not strange:
         raise BadData("holds no labels", where=str(references))
     missing = f"there is no prediction of it in {predictions}"
@@ -189,15 +189,21 @@ class Pair:
 
 def _read(prediction: Path, reference: Path, question: Question) -> Pair:
     truth = read_label(reference, question.model_copy(update={"reader": reader_for(reference.name)}))
-    guess = read_label(prediction, question.model_copy(update={"reader": reader_for(prediction.name)}))
+    guess, label, unsaid = prediction_of(prediction, question)
     place = same_place(truth, guess)
     if place.fatal:
         raise BadData(f"does not lie on its reference: {place.sentence}", where=str(prediction))
     unit = evaluate.unit_of(len(truth.spacing), bool(truth.placement.get("crs")))
-    label, unsaid = guess.array[0], _unsaid(prediction, guess, question)
+    return Pair(label, truth.array[0], question, truth.spacing, unit, unsaid)
+
+
+def prediction_of(file: Path, question: Question) -> tuple[Image, Array, Mask | None]:
+    """A predicted label as it is read, its values (*S), and where its image had no measurement: background there."""
+    guess = read_label(file, question.model_copy(update={"reader": reader_for(file.name)}))
+    label, unsaid = guess.array[0], _unsaid(file, guess, question)
     if unsaid is not None:
         label = np.where(unsaid, question.labels[question.classes[0]], label)
-    return Pair(label, truth.array[0], question, truth.spacing, unit, unsaid)
+    return guess, label, unsaid
 
 
 def _unsaid(file: Path, guess: Image, question: Question) -> Mask | None:
@@ -227,7 +233,7 @@ def _ignored(pair: Pair, erode: int, mask: Path | None, masks: Path | None) -> M
     return ignored
 
 
-def _labels(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
+def labels_of(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
     """The labels of a folder by case, and what of it is none; DICOM-SEG beside another file is its copy."""
     if folder.is_file():
         return {"case": folder}, {}

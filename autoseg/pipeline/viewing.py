@@ -17,15 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.arrays.metrics import mean_of
-from autoseg.errors import AutosegError, BadUsage
+from autoseg.errors import AutosegError, BadData, BadUsage
 from autoseg.image import IGNORE, Image
-from autoseg.pipeline import tasks
+from autoseg.pipeline import scoring, tasks
 from autoseg.pipeline.choosing import complete, standing
 from autoseg.pipeline.ensembles import as_measured, finished, placed
+from autoseg.pipeline.inputs import inputs
 from autoseg.pipeline.out_of_fold import postprocessed
 from autoseg.pipeline.predicted import label_file
 from autoseg.pipeline.voice import Silent
-from autoseg.records import NOTHING, CaseFiles, Plan, Postprocessing, Scores
+from autoseg.readers import same_place, stem_of
+from autoseg.records import NOTHING, Plan, Postprocessing, Scores
 from autoseg.steps import cases as casework
 from autoseg.steps import frames, report
 from autoseg.steps.outputs import shown
@@ -39,35 +41,66 @@ MOST = 4096  # pixels along an edge of a raster that are shown
 
 @dataclass(frozen=True)
 class Shown:
-    """A case of the page, with the file of its prediction and its Dice where it was held out."""
+    """A case of the page: its files, and the Dice of its prediction where it was held out."""
 
-    files: CaseFiles
+    name: str
+    images: tuple[Path, ...]
+    reader: str
+    reference: Path | None
     prediction: Path | None
-    dice: float | None
+    dice: float | None = None
+    site: str = ""
 
 
 class Viewer:
-    """The cases of a task, and what a browser may ask of them; nothing else of the disk is reached."""
+    """The cases of a task, and what a browser may ask of them; nothing else of the disk is reached.
 
-    def __init__(self, home: Home, plan: Plan) -> None:
-        self.place, self.plan, self.question = home.task_folder(plan.task), plan, plan.question
+    Args:
+        images: a folder of images to look at in their place; predictions: one of labels, in the place of those of the
+            runs, found by the names of the cases.
+    Raises: BadUsage, BadData where such a folder holds none.
+    """
+
+    def __init__(self, home: Home, plan: Plan, images: Path | None = None, predictions: Path | None = None) -> None:
+        self.plan, self.question, self.after = plan, plan.question, NOTHING
         self.flat = self.question.reader == "raster"
-        dataset, _ = tasks.dataset_of(home, plan.task)
-        labels, scores, self.after = _held(home, plan)
-        known = [files for files in dataset.cases if files.label is not None]
-        rows = [Shown(files, labels.get(files.id), _dice(scores, files.id)) for files in known]
+        self.given = None if predictions is None else _labels(predictions)
+        if images is not None:
+            labels = self.given or {}
+            jobs = inputs(images, self.question).jobs
+            rows = [Shown(one.stem, one.files, one.reader, None, labels.get(one.stem)) for one in jobs]
+        else:
+            rows = self._of_task(home)
         if not rows:
-            raise BadUsage("no case has a label", where=plan.task)
-        self.cases = sorted(rows, key=lambda one: (one.dice is None, one.dice or 0.0, one.files.id))
+            raise BadUsage("holds no image that can be shown", where=str(images or self.plan.task))
+        if self.given is not None and not any(one.prediction for one in rows):
+            raise BadUsage("holds a prediction of none of the cases", where=str(predictions), expected="their names")
+        self.cases = sorted(rows, key=lambda one: (one.dice is None, one.dice or 0.0, one.name))
         self._turn = threading.Lock()  # large images are made one after the other
         self._made: dict[tuple[int, str], tuple[str, bytes]] = {}
 
+    def _of_task(self, home: Home) -> list[Shown]:
+        place, reader = home.task_folder(self.plan.task), self.question.reader
+        dataset, _ = tasks.dataset_of(home, self.plan.task)
+        labels: Mapping[str, Path] = self.given or {}
+        scores = None
+        if self.given is None:
+            labels, scores, self.after = _held(home, self.plan)
+        rows = []
+        for files in dataset.cases:
+            images = tuple(place / name for name in files.images)
+            label = None if files.label is None else place / files.label
+            dice, site = _dice(scores, files.id), files.site or ""
+            rows.append(Shown(files.id, images, reader, label, labels.get(files.id), dice, site))
+        return rows
+
     def page(self) -> bytes:
         """The HTML."""
-        cases = []
-        for one in self.cases:
-            there, site = one.prediction is not None, one.files.site or ""
-            cases.append({"name": one.files.id, "dice": one.dice, "predicted": there, "site": site})
+        cases = [
+            {"name": one.name, "dice": one.dice, "site": one.site,
+             "layers": [layer for layer in LAYERS if getattr(one, layer) is not None]}
+            for one in self.cases
+        ]  # fmt: skip
         keys = [
             {"name": name, "index": self.question.classes.index(name), "colour": colour}
             for name, colour in frames.names(self.question)
@@ -92,21 +125,24 @@ class Viewer:
             return self._made[number, name]
 
     def _image(self, one: Shown) -> Image:
-        return casework.read_image([self.place / file for file in one.files.images], self.question)
+        return casework.read_image([*one.images], self.question, one.reader)
 
     def _label(self, one: Shown, what: str) -> tuple[NDArray[np.uint8], Image]:
-        """Class indices, IGNORE where a reference means nothing; predictions as they were scored. Raises: BadFile."""
-        file = one.prediction if what == "prediction" else self.place / str(one.files.label)
-        if what not in LAYERS or file is None:
+        """Class indices, IGNORE where a reference means nothing; predictions as they were scored. Raises: BadData."""
+        file: Path | None = getattr(one, what) if what in LAYERS else None
+        if file is None:
             raise KeyError(what)
         if what == "reference":
             read = casework.read_label(file, self.question)
-        else:
-            read = casework.reader_of(self.question).read_label(file)
+            return casework.to_indices(read.array[0], self.question, where=str(file)), read
+        if self.given is not None:
+            read, label, _ = scoring.prediction_of(file, self.question)
+            if (place := same_place(self._image(one), read)).fatal:
+                raise BadData(f"does not lie on its image: {place.sentence}", where=str(file))
+            return casework.to_indices(label, self.question, where=str(file)), read
+        read = casework.reader_of(self.question).read_label(file)
         indices = casework.to_indices(read.array[0], self.question, where=str(file))
-        if what == "prediction":
-            indices = postprocessed(indices, file, self.question, self.after, read.spacing)
-        return indices, read
+        return postprocessed(indices, file, self.question, self.after, read.spacing), read
 
     def _volume(self, one: Shown, what: str) -> bytes:
         """NIfTI along the axes in memory, which are those nearest to right, front and up."""
@@ -129,6 +165,11 @@ class Viewer:
         label = self._label(one, what)[0]
         table = frames.palette(len(self.question.classes), self.question.background)
         return frames.paletted(np.ascontiguousarray(label[_thinned(label.shape)]), table)
+
+
+def _labels(place: Path) -> dict[str, Path]:
+    """The labels of a folder, or one, by the names of their cases. Raises: BadData where there is no such place."""
+    return {stem_of(place.name): place} if place.is_file() else scoring.labels_of(place)[0]
 
 
 def _thinned(shape: tuple[int, ...]) -> tuple[slice, ...]:

@@ -6,6 +6,7 @@ import gzip
 import http.client
 import json
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +15,12 @@ import nibabel
 import numpy as np
 import pytest
 
-from autoseg.errors import BadUsage
+from autoseg.errors import BadData, BadUsage
 from autoseg.pipeline.out_of_fold import postprocessed
 from autoseg.pipeline.viewing import Server, Viewer, server
 from autoseg.store import Home
 from tests.pipeline.conftest import PLAN, TASK
+from tests.pipeline.test_scoring import save
 
 pytestmark = pytest.mark.xdist_group("crossed")  # one worker trains what all of these look at
 
@@ -53,12 +55,16 @@ def test_cases_are_listed_the_worst_first(viewer: Viewer) -> None:
     assert found
     data = json.loads(found[1])
     dice = [one["dice"] for one in data["cases"]]
-    assert len(dice) == 10 and dice == sorted(dice) and all(one["predicted"] for one in data["cases"])
+    assert (
+        len(dice) == 10
+        and dice == sorted(dice)
+        and all(one["layers"] == ["reference", "prediction"] for one in data["cases"])
+    )
     assert [key["name"] for key in data["keys"]] == ["ball"] and not data["flat"]
 
 
 def test_volumes_and_labels_are_those_of_the_case(viewer: Viewer, crossed: Path) -> None:
-    name = viewer.cases[3].files.id
+    name = viewer.cases[3].name
     for part, sub in (("image0.nii.gz", "imagesTr"), ("reference.nii.gz", "labelsTr")):
         kind, content = viewer.part(3, part)
         made = nibabel.Nifti1Image.from_bytes(gzip.decompress(content))
@@ -111,7 +117,7 @@ def test_a_port_that_is_taken_is_told(viewer: Viewer, port: Server) -> None:
 def test_a_case_that_cannot_be_read_is_told_and_the_others_are_shown(copy: Path) -> None:
     home = Home(copy)
     found = Viewer(home, home.plan(TASK, PLAN))
-    (copy / "datasets" / TASK / "imagesTr" / f"{found.cases[0].files.id}.nii.gz").write_bytes(b"no image")
+    (copy / "datasets" / TASK / "imagesTr" / f"{found.cases[0].name}.nii.gz").write_bytes(b"no image")
     with server(found, 0) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
@@ -119,3 +125,30 @@ def test_a_case_that_cannot_be_read_is_told_and_the_others_are_shown(copy: Path)
         assert ask(running, "/case/1/image0.nii.gz")[0] == 200
         running.shutdown()
         thread.join()
+
+
+def test_other_images_and_predictions(copy: Path, tmp_path: Path) -> None:
+    home, there = Home(copy), copy / "datasets" / TASK
+    images, predictions = tmp_path / "images", tmp_path / "predictions"
+    images.mkdir()
+    predictions.mkdir()
+    for number, name in enumerate("abc"):
+        shutil.copy(there / "imagesTr" / f"ball_{number:02d}.nii.gz", images / f"{name}.nii.gz")
+    shutil.copy(there / "labelsTr" / "ball_00.nii.gz", predictions / "a.nii.gz")
+    save(predictions / "b.nii.gz", 1)
+    found = Viewer(home, home.plan(TASK, PLAN), images, predictions)
+    assert [(one.name, one.prediction is not None, one.dice) for one in found.cases] == [
+        ("a", True, None), ("b", True, None), ("c", False, None)
+    ]  # fmt: skip
+    made, label = (
+        nibabel.Nifti1Image.from_bytes(gzip.decompress(found.part(0, f"{part}.nii.gz")[1])).get_fdata()
+        for part in ("image0", "prediction")
+    )  # fmt: skip
+    np.testing.assert_array_equal(label, nibabel.load(predictions / "a.nii.gz").get_fdata())
+    np.testing.assert_allclose(made, nibabel.load(images / "a.nii.gz").get_fdata(), rtol=1e-6)
+    with pytest.raises(BadData, match=r"b\.nii\.gz: does not lie on its image"):
+        found.part(1, "prediction.nii.gz")
+    alone = Viewer(home, home.plan(TASK, PLAN), images / "a.nii.gz", predictions / "a.nii.gz")
+    assert [(one.name, one.prediction) for one in alone.cases] == [("a", predictions / "a.nii.gz")]
+    with pytest.raises(BadUsage, match="none of the cases"):
+        Viewer(home, home.plan(TASK, PLAN), None, predictions)
