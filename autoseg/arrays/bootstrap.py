@@ -25,16 +25,22 @@ def drawn_means(
 
     Returns: (draws, columns); NaN for a draw in which nothing of a column counts.
     """
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    of = np.array([numbers[group] for group in groups], np.int64)
     known = np.isfinite(values)
-    sums, counts = (np.zeros((len(numbers), values.shape[1])) for _ in range(2))
-    np.add.at(sums, of, np.where(known, values, 0.0))
-    np.add.at(counts, of, known.astype(np.float64))
-    drawn = _drawn(len(numbers), draws, seed)
-    total, seen = drawn @ sums, drawn @ counts
+    total = drawn_sums(np.where(known, values, 0.0), groups, draws, seed)
+    seen = drawn_sums(known.astype(np.float64), groups, draws, seed)
     means: NDArray[np.float64] = np.divide(total, seen, out=np.full_like(total, np.nan), where=seen > 0)
     return means
+
+
+def drawn_sums(
+    values: NDArray[np.float64], groups: Sequence[Hashable], draws: int = DRAWS, seed: int = 0
+) -> NDArray[np.float64]:
+    """The sum of every column of `values` (cases, columns), as `drawn_means` draws: (draws, columns)."""
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    sums = np.zeros((len(numbers), values.shape[1]))
+    np.add.at(sums, [numbers[group] for group in groups], values)
+    total: NDArray[np.float64] = _drawn(len(numbers), draws, seed) @ sums
+    return total
 
 
 def redrawn(
@@ -53,7 +59,7 @@ def interval(
     values: NDArray[np.float64], groups: Sequence[Hashable], level: float = LEVEL, draws: int = DRAWS, seed: int = 0
 ) -> Bounds | None:
     """The percentile interval of the mean that `redrawn` draws; None with fewer than two groups that count."""
-    return _bounds(redrawn(values, groups, draws, seed), level) if evidence(values, groups) > 1 else None
+    return bounds(redrawn(values, groups, draws, seed), level) if evidence(values, groups) > 1 else None
 
 
 def intervals(
@@ -64,7 +70,7 @@ def intervals(
         return [None] * values.shape[1]
     means = drawn_means(values, groups, draws, seed)
     columns = range(values.shape[1])
-    return [_bounds(means[:, n], level) if evidence(values[:, n : n + 1], groups) > 1 else None for n in columns]
+    return [bounds(means[:, n], level) if evidence(values[:, n : n + 1], groups) > 1 else None for n in columns]
 
 
 def evidence(values: NDArray[np.float64], groups: Sequence[Hashable]) -> int:
@@ -73,7 +79,8 @@ def evidence(values: NDArray[np.float64], groups: Sequence[Hashable]) -> int:
     return len({groups[int(at)] for at in np.flatnonzero(counts)})
 
 
-def _bounds(means: NDArray[np.float64], level: float) -> Bounds:
+def bounds(means: NDArray[np.float64], level: float = LEVEL) -> Bounds:
+    """Between which values that share of them lies; NaN is left out."""
     low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

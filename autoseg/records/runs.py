@@ -137,8 +137,10 @@ class Scores(Record):
     def together(self) -> tuple[tuple[str, ...], list[tuple[str | float | None, ...]]]:
         """Header and rows of what is pooled: of voxels, and of the objects or patches that are counted."""
         counted = [title for title in self.measures if any(title in one.more for one in self.pooled.values())]
-        rows: list[tuple[str | float | None, ...]] = [
-            (name, one.dice, one.iou, one.precision, one.recall, *(one.more.get(title) for title in counted))
-            for name, one in self.pooled.items()
-        ]
-        return ("class", "Dice", "IoU", "precision", "recall", *counted), rows
+        rows: list[tuple[str | float | None, ...]] = []
+        for name, one in self.pooled.items():
+            sides = {title: one.intervals.get(title, (None, None)) for title in ("dice", *counted)}
+            more = [value for title in counted for value in (one.more.get(title), *sides[title])]
+            rows.append((name, one.dice, *sides["dice"], one.iou, one.precision, one.recall, *more))
+        header = [cell for title in counted for cell in (title, "from", "to")]
+        return ("class", "Dice", "95 % from", "to", "IoU", "precision", "recall", *header), rows

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.arrays.bootstrap import interval, intervals
+from autoseg.arrays.bootstrap import bounds, drawn_sums, evidence, interval, intervals
 from autoseg.arrays.metrics import Confusion, confusion, mean_of, measures, ratios
 from autoseg.arrays.pairs import Measure, pairs
 from autoseg.errors import BadData
@@ -128,7 +128,7 @@ def summarise(
     for name in question.foreground:
         rows = [case[name] for case in cases.values()]
         mean[name] = _means(rows, drawn)
-        pooled[name] = _pooled(rows, more)
+        pooled[name] = _pooled(rows, more, drawn)
     per_class = np.array([[_value(case[name], "dice") for name in question.foreground] for case in cases.values()])
     return Scores(
         rule=RULE, unit=unit, cases=cases, mean=mean, dice=mean_of(means.dice for means in mean.values()),
@@ -154,16 +154,37 @@ def _as_means(values: Mapping[str, float | None], cases: int, intervals: Mapping
     )  # fmt: skip
 
 
-def _pooled(rows: Sequence[Measures], more: Mapping[str, Measure]) -> Means:
-    """As if all cases were one image."""
+def _pooled(rows: Sequence[Measures], more: Mapping[str, Measure], groups: Sequence[str]) -> Means:
+    """As if all cases were one image; intervals as of `_means`."""
     fields = ("true_positives", "false_positives", "false_negatives", "true_negatives")
-    values = ratios(*(sum(getattr(row, field) for row in rows) for field in fields))
+    table = np.array([[getattr(row, field) for field in fields] for row in rows], np.float64).reshape(-1, 4)
+    values, within = _together(table, groups, ratios)
     for title, measure in more.items():
-        if measure.ratio is not None:
-            counts = [sum(column) for column in zip(*(row.counts[title] for row in rows), strict=True)] or [0, 0, 0]
-            found = measure.ratio(counts[0], counts[1], counts[2])
-            values[title] = found if found is not None and isfinite(found) else None
-    return _as_means(values, sum(row.dice is not None for row in rows))
+        if (ratio := measure.ratio) is not None:
+            counted = np.array([row.counts.get(title, (0, 0, 0)) for row in rows], np.float64).reshape(-1, 3)
+            found, bound = _together(counted, groups, lambda *n, title=title, ratio=ratio: {title: ratio(*n)})
+            values, within = {**values, **found}, {**within, **bound}
+    return _as_means(values, sum(row.dice is not None for row in rows), within)
+
+
+def _together(
+    counts: NDArray[np.float64], groups: Sequence[str], ratios_of: Callable[..., Mapping[str, float | None]]
+) -> tuple[dict[str, float | None], dict[str, Any]]:
+    """Ratios of the sums of counts (cases, columns), and where 95 % of them lie when groups are drawn again.
+
+    A case of which the first three are 0 does not count.
+    """
+
+    def of(row: NDArray[np.float64]) -> dict[str, float | None]:
+        found = ratios_of(*(int(count) for count in row))
+        return {name: value if value is not None and isfinite(value) else None for name, value in found.items()}
+
+    values = of(counts.sum(0))
+    if evidence(np.where(counts[:, :3].any(1), 1.0, np.nan)[:, None], groups) < 2:
+        return values, {}
+    drawn = [of(row) for row in drawn_sums(counts, groups)]
+    table = {name: np.array([row[name] for row in drawn], np.float64) for name in values}
+    return values, {name: bounds(column) for name, column in table.items() if np.isfinite(column).any()}
 
 
 def _by_group(

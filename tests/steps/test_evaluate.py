@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import bootstrap
 
 from autoseg.errors import BadData, BadPlan
 from autoseg.records import Channel, Question, Scores, parse
@@ -146,6 +147,25 @@ def test_pooled_counts_are_those_of_one_image_of_all_cases() -> None:
     together = score(guesses.reshape(30, 6), truths.reshape(30, 6), QUESTION, (1.0, 1.0), "x")["a"]
     names = ("dice", "iou", "precision", "recall", "specificity", "accuracy")
     assert {name: getattr(pooled, name) for name in names} == {name: getattr(together, name) for name in names}
+
+
+def test_pooled_ratios_have_the_intervals_of_groups_drawn_again() -> None:
+    rng = np.random.default_rng(1)
+    truths, guesses = rng.random((2, 30, 8, 8)) < rng.random((30, 1, 1))
+    asked = measures_named(["patch_f1(size=4)"], 1.0)
+    cases = {f"{n:02d}": score(g.astype(int), t.astype(int), QUESTION, (1.0, 1.0), "x", asked)
+             for n, (g, t) in enumerate(zip(guesses, truths, strict=True))}  # fmt: skip
+    pooled = summarise(cases, QUESTION, "pixels", asked).pooled["a"]
+    hits, wrong = (guesses & truths).sum((1, 2)), (guesses != truths).sum((1, 2))
+    wanted = bootstrap(
+        (hits, wrong), lambda h, w, axis: 2 * h.sum(axis) / (2 * h + w).sum(axis), paired=True, method="percentile",
+        n_resamples=20000, rng=rng,
+    ).confidence_interval  # fmt: skip
+    assert pooled.intervals["dice"] == pytest.approx(tuple(wanted), abs=0.01)
+    low, high = pooled.intervals["patch_f1(size=4)"]
+    assert low < (pooled.more["patch_f1(size=4)"] or 0) < high
+    alone = summarise(cases, QUESTION, "pixels", asked, dict.fromkeys(cases, "one")).pooled["a"]
+    assert alone.intervals == {} and alone.dice == pooled.dice
 
 
 def test_objects_are_pooled_over_all_cases_those_without_any_among_them() -> None:
