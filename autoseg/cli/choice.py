@@ -139,7 +139,8 @@ def report(context: click.RichContext, task: str | None, plan: str | None) -> No
 
 
 @click.command()
-@click.option("--config", help="Configuration whose networks are asked (default: the best by validation Dice).")
+@click.option("--config", help="Whose networks are asked: a configuration, or an ensemble that was compared, like "
+              "2d,3d (default: what was chosen, else the best by validation Dice).")  # fmt: skip
 @click.option("--count", type=click.IntRange(1, 200), default=20, show_default=True, help="How many are shown.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of the runs (default: those there are).")
 @task_option
@@ -151,18 +152,21 @@ def suspects(
     plan: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """List the labels that networks which had not seen them doubt most, with pictures: where errors hide."""
-    from autoseg.pipeline.choosing import choose_runs
+    from autoseg.pipeline.choosing import choose_runs, standing
     from autoseg.pipeline.suspects import draw
     from autoseg.pipeline.suspects import suspects as doubted
 
     session = current(context)
     made = session.plan(task, plan)
-    if config is None:
+    if config is not None:
+        titles = tuple(config.split(","))
+    elif (choice := standing(session.home, made, session.voice)) is not None and seed in (None, choice.seed):
+        titles, seed = choice.configurations, choice.seed
+    else:
         run = choose_runs(session.home, made, session.voice)[0].run()
         assert run is not None
-        config, seed = run.configuration, seed if seed is not None else run.seed
-    seed = seed or 0
-    found = doubted(session.home, made, config, seed, session.voice)[:count]
+        titles, seed = (run.configuration,), seed if seed is not None else run.seed
+    found = doubted(session.home, made, titles, seed or 0, session.voice)[:count]
     if as_json:
         fields = [{"case": one.files.id, "fold": one.fold, "doubt": one.doubt} for one in found]
         doubts = [one.certainty.model_dump(mode="json")["doubts"] for one in found]
@@ -174,8 +178,9 @@ def suspects(
         for one, place in zip(found, first, strict=True)
     ]  # fmt: skip
     columns = ["case", "fold", "doubt", "networks say", "label says"]
-    table(f"{made.task}, {config}: the most doubted labels", columns, rows)
-    click.echo(str(draw(session.home, made, config, seed, found, session.voice)))
+    title = " + ".join(titles)
+    table(f"{made.task}, {title}: the most doubted labels", columns, rows)
+    click.echo(str(draw(session.home, made, title, found, session.voice)))
 
 
 @click.command()

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from autoseg.errors import BadInput, BadUsage
 from autoseg.pipeline import out_of_fold
-from autoseg.pipeline.choosing import complete
+from autoseg.pipeline.choosing import complete, standing
+from autoseg.pipeline.ensembles import as_measured, finished, placed
+from autoseg.pipeline.levels import certainty_beside
 from autoseg.pipeline.predicted import label_file, lacking
 from autoseg.pipeline.tasks import dataset_of
-from autoseg.pipeline.voice import Voice
+from autoseg.pipeline.voice import Silent, Voice
 from autoseg.records import CaseCertainty, CaseFiles, Plan
 from autoseg.steps import cases as casework
 from autoseg.steps import frames
 from autoseg.steps.report import Block, Case, Layers, Section, Text, page, table
-from autoseg.store import Home, RunFolder, save_text
+from autoseg.store import Home, load_record, save_text
 
 FEW = 8  # slices along an axis that are shown beside the doubted one: there may be many cases
 SAID = (
@@ -30,54 +32,79 @@ SAID = (
 
 
 @dataclass(frozen=True)
-class Suspect:
-    """A case, in which fold it was held out, what is doubted of it and how much."""
+class Asked:
+    """A case, in which fold it was held out, what was predicted of it then and how sure that was."""
 
     files: CaseFiles
     fold: int
+    label: Path
     certainty: CaseCertainty
+
+
+@dataclass(frozen=True)
+class Suspect(Asked):
+    """Such a case, and how much its label is doubted."""
+
     doubt: float
 
 
-def suspects(home: Home, plan: Plan, title: str, seed: int, voice: Voice) -> list[Suspect]:
-    """The cases that were held out by finished runs of a configuration, the most doubted first.
+def suspects(home: Home, plan: Plan, titles: Sequence[str], seed: int, voice: Voice) -> list[Suspect]:
+    """The cases that were held out by finished runs of a configuration, or of an ensemble, the most doubted first.
 
     Those whose files have changed since are left out, which is said. Raises: BadUsage where there are none.
     """
-    dataset, _ = dataset_of(home, plan.task)
-    cases = {case.id: case for case in dataset.cases}
-    content = partial(casework.content_hash, home.task_folder(plan.task))
-    found: list[tuple[CaseFiles, int, CaseCertainty]] = []
-    changed = []
-    for fold, folder in enumerate(_runs(home, plan, title, seed)):
-        run, known = folder.run(), folder.certainty() if complete(folder) else None
-        for case, certainty in known.cases.items() if known and run else ():
-            if case not in cases:
-                continue
-            if run is None or lacking(folder, [(cases[case], content(cases[case]))], run.question):
-                changed.append(case)
-            else:
-                found.append((cases[case], fold, certainty))
+    asked = _alone(home, plan, titles[0], seed) if len(titles) == 1 else _together(home, plan, titles)
+    found, changed = [], []
+    for one, stands in asked:
+        if stands:
+            found.append(one)
+        else:
+            changed.append(one.files.id)
     if changed:
         shown = ", ".join(changed[:5]) + (" …" if len(changed) > 5 else "")
         voice.say(f"{len(changed)} cases have changed since they were predicted and are left out ({shown})")
     if not found:
-        what, where = f"no finished run of {title} says how sure it was", f"{plan.task}, plan {plan.name}"
+        what, where = f"no finished run of {' + '.join(titles)} says how sure it was", f"{plan.task}, plan {plan.name}"
         raise BadUsage(
-            what, where=where, remedy=f"train and predict its folds: autoseg crossval {title} -t {plan.task}"
+            what, where=where, remedy=f"train and predict its folds: autoseg crossval {' '.join(titles)} -t {plan.task}"
         )
-    usual = statistics.median(certainty.above for _, _, certainty in found) or 1.0
-    doubts = [Suspect(files, fold, one, one.weight / max(one.above, usual)) for files, fold, one in found]
+    usual = statistics.median(one.certainty.above for one in found) or 1.0
+    doubts = [
+        Suspect(one.files, one.fold, one.label, one.certainty, one.certainty.weight / max(one.certainty.above, usual))
+        for one in found
+    ]
     return sorted(doubts, key=lambda one: (-one.doubt, one.files.id))
 
 
-def _runs(home: Home, plan: Plan, title: str, seed: int) -> list[RunFolder]:
+def _alone(home: Home, plan: Plan, title: str, seed: int) -> Iterator[tuple[Asked, bool]]:
+    """The cases of a configuration's runs, and whether their files are as they were."""
+    cases = {case.id: case for case in dataset_of(home, plan.task)[0].cases}
+    content = partial(casework.content_hash, home.task_folder(plan.task))
     folds = home.folds(plan.task)
-    count = len(folds.folds) if folds is not None else 0
-    return [home.run_folder(plan.task, plan.name, title, fold, seed) for fold in range(count)]
+    for fold in range(len(folds.folds) if folds is not None else 0):
+        folder = home.run_folder(plan.task, plan.name, title, fold, seed)
+        run, known = folder.run(), folder.certainty() if complete(folder) else None
+        for case, certainty in known.cases.items() if known and run else ():
+            if run is not None and case in cases:
+                asked = Asked(cases[case], fold, label_file(folder, cases[case], plan.question), certainty)
+                yield asked, not lacking(folder, [(cases[case], content(cases[case]))], run.question)
 
 
-def draw(home: Home, plan: Plan, title: str, seed: int, found: Sequence[Suspect], voice: Voice) -> Path:
+def _together(home: Home, plan: Plan, titles: Sequence[str]) -> Iterator[tuple[Asked, bool]]:
+    """As `_alone`, of an ensemble that was compared. Raises: BadUsage for one that was not, BadFile."""
+    choice = standing(home, plan, Silent())
+    if choice is None or not set(titles) <= set(choice.runs):
+        what, remedy = f"{' + '.join(titles)} was not compared", f"compare it: autoseg choose -t {plan.task}"
+        raise BadUsage(what, where=f"{plan.task}, plan {plan.name}", remedy=remedy)
+    way = tuple(title for title in choice.runs if title in titles)
+    known, content = as_measured(home, plan), partial(casework.content_hash, home.task_folder(plan.task))
+    for one in placed(home, finished(home, plan, [*choice.runs], choice.seed, known)):
+        label = one.labels[way]
+        asked = Asked(one.files, one.fold, label, load_record(CaseCertainty, certainty_beside(label)))
+        yield asked, known is None or known(one.files) == content(one.files)
+
+
+def draw(home: Home, plan: Plan, title: str, found: Sequence[Suspect], voice: Voice) -> Path:
     """Writes the page of the cases, each at the place that is doubted most."""
     places = sorted(
         ((doubt.weight, one, doubt) for one in found for doubt in one.certainty.doubts), key=lambda row: -row[0]
@@ -91,7 +118,7 @@ def draw(home: Home, plan: Plan, title: str, seed: int, found: Sequence[Suspect]
     blocks: list[Block] = [Layers(frames.names(plan.question))]
     for one in voice.track(found, len(found), "drawing suspects"):
         try:
-            blocks.append(_case(home, plan, title, seed, one))
+            blocks.append(_case(home, plan, one))
         except BadInput as problem:
             voice.say(str(problem))
     header = ("case", "the networks say", "the label says", "voxels", "weight", "at", "box")
@@ -103,7 +130,7 @@ def draw(home: Home, plan: Plan, title: str, seed: int, found: Sequence[Suspect]
         Section("cases", "Cases", blocks),
     ]  # fmt: skip
     file = home.report_file(plan.task, plan.name, "suspects")
-    save_text(file, page(f"Suspects of {plan.task}", f"Plan {plan.name}, configuration {title}.", sections))
+    save_text(file, page(f"Suspects of {plan.task}", f"Plan {plan.name}, {title}.", sections))
     return file
 
 
@@ -111,11 +138,10 @@ def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def _case(home: Home, plan: Plan, title: str, seed: int, one: Suspect) -> Case:
+def _case(home: Home, plan: Plan, one: Suspect) -> Case:
     place, files = home.task_folder(plan.task), one.files
-    folder = home.run_folder(plan.task, plan.name, title, one.fold, seed)
     images = tuple(place / name for name in files.images)
-    pair = out_of_fold.Pair(label_file(folder, files, plan.question), place / str(files.label), images)
+    pair = out_of_fold.Pair(one.label, place / str(files.label), images)
     prediction, reference, _ = out_of_fold.read(pair, plan.question)
     image = casework.read_image([*images], plan.question)
     focus = one.certainty.doubts[0].at if one.certainty.doubts else None
