@@ -71,15 +71,27 @@ def test_the_report_prints(crossed: Path, tmp_path: Path) -> None:
     assert target.read_bytes().startswith(b"%PDF") and target.stat().st_size > 50_000
 
 
-def test_the_viewer_shows_a_volume_with_its_labels(crossed: Path) -> None:
-    home = Home(crossed)
-    with server(Viewer(home, home.plan(TASK, PLAN)), 0) as running:
+def looked_at(viewer: Viewer) -> tuple[str, list[str]]:
+    with server(viewer, 0) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
         try:
-            dom, complaints = browse(running.address, "--dump-dom")
+            return browse(running.address, "--dump-dom")
         finally:
             running.shutdown()
             thread.join()
+
+
+def test_the_viewer_shows_a_volume_with_its_labels(crossed: Path) -> None:
+    home = Home(crossed)
+    dom, complaints = looked_at(Viewer(home, home.plan(TASK, PLAN)))
     assert 'data-shown="2"' in dom, (complaints, re.findall(r"data-failed=.*?>", dom))
     assert dom.count("<li>") == 10
+
+
+def test_the_viewer_shows_the_predictions_of_images_without_a_label(crossed: Path) -> None:
+    home, task = Home(crossed), crossed / "datasets" / TASK
+    images, labels = task / "imagesTr" / "ball_03.nii.gz", task / "labelsTr" / "ball_03.nii.gz"
+    dom, complaints = looked_at(Viewer(home, home.plan(TASK, PLAN), images, labels))
+    assert 'data-shown="2"' in dom, (complaints, re.findall(r"data-failed=.*?>", dom))
+    assert re.search('<input[^>]* id="reference"[^>]*disabled', dom) and dom.count("<li>") == 1
