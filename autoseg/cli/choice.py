@@ -99,8 +99,12 @@ def _leave_out(
 
 
 def _sites(plan: Plan, found: Sequence[SiteRow]) -> None:
-    rows = [(one.configuration, one.site, str(one.cases), *map(show.number, (one.unseen, one.seen))) for one in found]
-    columns = ["configuration", "site", "cases", "Dice, site left out", "Dice, the task's own folds"]
+    rows = [
+        (one.configuration, one.site, str(one.cases), show.interval(one.unseen, one.within), show.number(one.seen),
+         show.interval(one.apart, one.apart_within))
+        for one in found
+    ]  # fmt: skip
+    columns = ["configuration", "site", "cases", "Dice, site left out", "Dice, the task's own folds", "difference"]
     table(f"{plan.task}, plan {plan.name}: sites", columns, rows)
 
 

@@ -100,7 +100,7 @@ def scores(title: str, scores: Scores, folder: Path) -> None:
     if len(rows) > 1:
         parts = [mean_of(getattr(one, name) for one in scores.mean.values()) for name in ("iou", "precision", "recall")]
         parts += [mean_of(one.more.get(name) for one in scores.mean.values()) for name in further]
-        rows.append(("mean", _interval(scores.dice, scores.interval), *map(number, parts), ""))
+        rows.append(("mean", interval(scores.dice, scores.interval), *map(number, parts), ""))
     columns = ["class", "Dice [95 %]", "IoU", "precision", "recall", *further, "cases"]
     table(f"{title}: {len(scores.cases)} cases", columns, rows)
     for name, said in scores.measures.items():
@@ -123,10 +123,10 @@ def scores(title: str, scores: Scores, folder: Path) -> None:
 def _cells(means: Means, further: Sequence[str]) -> tuple[str, ...]:
     rest = (number(value) for value in (means.iou, means.precision, means.recall))
     more = (number(means.more.get(name)) for name in further)
-    return (_interval(means.dice, means.intervals.get("dice")), *rest, *more, str(means.cases))
+    return (interval(means.dice, means.intervals.get("dice")), *rest, *more, str(means.cases))
 
 
-def _interval(value: float | None, interval: tuple[float, float] | None) -> str:
+def interval(value: float | None, interval: tuple[float, float] | None) -> str:
     return number(value) + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
 
 
@@ -157,9 +157,9 @@ def choice(choice: Chosen, file: Path) -> None:
 
 
 def _row(one: Compared, taken: bool) -> tuple[str, ...]:
-    behind = "" if one.behind == 0 else _interval(one.behind, one.apart)
+    behind = "" if one.behind == 0 else interval(one.behind, one.apart)
     return (
-        "→" if taken else "", one.name, _interval(one.dice, one.interval), behind, f"{one.seconds:.2f}",
+        "→" if taken else "", one.name, interval(one.dice, one.interval), behind, f"{one.seconds:.2f}",
         f"{one.parameters:,}", f"{one.memory / 1e9:.2f}",
     )  # fmt: skip
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.arrays.bootstrap import Bounds, interval
 from autoseg.arrays.metrics import mean_of
 from autoseg.errors import BadUsage
 from autoseg.layouts.folds import SITE, site_folds
@@ -21,13 +25,20 @@ CORNER = "sites"
 @dataclass(frozen=True)
 class SiteRow:
     """Of a configuration: the mean Dice over a site's cases by networks that had seen none of them, and by those of the
-    task's own folds, which had seen others of the site; None where these are not trained."""
+    task's own folds, which had seen others of the site; None where these are not trained.
+
+    `apart` is the former less the latter, case by case. `within` and `apart_within` hold 95 % of the former and of the
+    difference when groups are drawn again; None with fewer than two.
+    """
 
     configuration: str
     site: str
     cases: int
     unseen: float | None
+    within: Bounds | None
     seen: float | None
+    apart: float | None
+    apart_within: Bounds | None
 
 
 def leave_out(
@@ -49,15 +60,20 @@ def compared(home: Home, plan: Plan, seed: int) -> list[SiteRow]:
     """What has been trained so far, site by site."""
     apart = replace(home, corner=CORNER)
     folds = apart.folds(plan.task)
+    groups = {case.id: case.group or case.id for case in dataset_of(home, plan.task)[0].cases}
     rows = []
     for title in plan.configurations if folds is not None else ():
         inside = _cases(home, plan, title, seed)
         for number, site in enumerate(folds.names if folds else ()):
             scores = _scores(apart, plan, title, number, seed)
             if scores is not None and scores.cases:
-                seen = [inside[case] for case in scores.cases if case in inside]
-                whole = len(seen) == len(scores.cases)
-                rows.append(SiteRow(title, site, len(scores.cases), scores.dice, _dice(seen) if whole else None))
+                drawn = [groups.get(case, case) for case in scores.cases]
+                dice, whole = _table([*scores.cases.values()]), set(scores.cases) <= set(inside)
+                same = _table([inside[case] for case in scores.cases]) if whole else np.full_like(dice, np.nan)
+                rows.append(SiteRow(
+                    title, site, len(dice), scores.dice, interval(dice, drawn), _dice(same), _dice(dice - same),
+                    interval(dice - same, drawn),
+                ))  # fmt: skip
     return rows
 
 
@@ -79,6 +95,11 @@ def _scores(home: Home, plan: Plan, title: str, fold: int, seed: int) -> Scores 
     return folder.scores() if same else None
 
 
-def _dice(rows: Sequence[dict[str, Measures]]) -> float | None:
+def _table(rows: Sequence[dict[str, Measures]]) -> NDArray[np.float64]:
+    """The Dice (cases, classes), NaN where a class does not count."""
+    return np.array([[row[name].dice for name in rows[0]] for row in rows], np.float64)
+
+
+def _dice(table: NDArray[np.float64]) -> float | None:
     """The mean over classes of the mean over cases."""
-    return mean_of([mean_of([row[name].dice for row in rows]) for name in rows[0]]) if rows else None
+    return mean_of(mean_of(float(value) for value in column if value == value) for column in table.T)

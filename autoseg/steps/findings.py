@@ -160,17 +160,23 @@ def _sites(scores: Scores, sites: Mapping[str, str]) -> dict[str, dict[str, floa
     }
 
 
-def sites(rows: Sequence[tuple[str, str, int, float | None, float | None]]) -> Section:
+def sites(rows: Sequence[Sequence[Any]]) -> Section:
     """Every site by networks that had seen none of it, beside those of the task's own folds.
 
     Args:
-        rows: configuration, site, cases, Dice with the site left out, Dice in the task's folds.
+        rows: configuration, site, cases, Dice with the site left out and its interval, Dice in the task's folds, the
+            former less the latter and its interval.
     """
-    header = ("configuration", "site", "cases", "Dice, site left out", "Dice, the task's own folds")
+    header = ("configuration", "site", "cases", "Dice, site left out", "95 % from", "to", "Dice, the task's own folds",
+              "difference", "95 % from", "to")  # fmt: skip
     said = (
         "Networks that had seen no case of a site, beside those of the task's own folds, which had seen others of it."
     )
-    return Section("sites", "Sites left out", [Text(said), table("left-out", "", header, rows)] if rows else [])
+    cells = [
+        (*named, unseen, *(within or (None, None)), seen, apart, *(apart_within or (None, None)))
+        for *named, unseen, within, seen, apart, apart_within in rows
+    ]
+    return Section("sites", "Sites left out", [Text(said), table("left-out", "", header, cells)] if rows else [])
 
 
 def _by(scores: Scores, what: str, found: Mapping[str, Mapping[str, Means | float | None]]) -> Iterator[Block]:

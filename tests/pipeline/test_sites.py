@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from autoseg.pipeline.sites import compared
 from autoseg.store import Home
 from tests.test_story import teller
 
@@ -34,6 +35,10 @@ def test_networks_that_had_seen_nothing_of_a_site_stand_beside_the_others(sited:
     assert home.folds(TASK) == before and before is not None and len(before.folds) == 2
     both = say("crossval", "3d", "--leave-site-out", "--steps", "6", "--device", "cpu")
     assert "Dice, site left out" in both.stdout and "–" not in both.stdout
+    for one in compared(home, home.plan(TASK, "default"), 0):
+        assert one.unseen is not None and one.seen is not None and one.apart == pytest.approx(one.unseen - one.seen)
+        assert one.within is not None and one.within[0] <= one.unseen <= one.within[1]
+        assert one.apart_within is not None and one.apart_within[0] <= one.apart <= one.apart_within[1]
     run = Home(sited, "sites").run_folder(TASK, "default", "3d", 0, 0)
     scores = run.scores()
     assert scores is not None and set(scores.cases) == {f"ball_{number:02d}" for number in range(4)}
