@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 @click.option("-r", "--references", type=click.Path(path_type=Path), required=True, help="Folder of true labels.")
 @click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, help="Folder for the scores.")
 @click.option("-t", "--task", help="Task whose classes and groups to take (default: the values in the references).")
-@click.option("-i", "--images", type=click.Path(path_type=Path), help="Folder of the images, for the pictures of the "
-              "report (default: those that the task has).")  # fmt: skip
+@click.option("-i", "--images", type=click.Path(exists=True, path_type=Path), help="Folder of the images, for the "
+              "pictures of the report (default: those that the task has).")  # fmt: skip
 @measure_option
 @click.option(
     "--erode", type=click.IntRange(0, 20), default=0, help="Pixels around borders of classes that do not count."

@@ -78,14 +78,16 @@ def report_of_scores(found: Evaluated, title: str, file: Path, images: Path | No
 
     Args:
         images: a folder of their images; None takes those that the task has, and grounds without an image elsewhere.
-    Raises: BadUsage where that folder holds none.
     """
     scores, question = found.scores, found.question
     dice = "–" if scores.dice is None else f"{scores.dice:.4f}"
     said = f"Mean Dice {dice} over {len(scores.cases)} cases."
     known = {name: (question.reader, files) for name, files in found.asked.images.items()}
     if images is not None:
-        known |= {job.stem: (job.reader, job.files) for job in inputs(images, question).jobs}
+        try:
+            known |= {job.stem: (job.reader, job.files) for job in inputs(images, question).jobs}
+        except BadUsage as problem:
+            voice.say(f"drawn without them: {problem}")
 
     def case(name: str, why: str) -> Case:
         prediction, reference, pair = aligned(found.jobs[name], found.asked, question)

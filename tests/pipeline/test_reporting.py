@@ -156,6 +156,9 @@ def test_images_that_do_not_fit_cost_their_pictures_alone(tmp_path: Path) -> Non
     text, page = read(tmp_path / "report.html")
     assert text.count('class="case"') == 3 and page.faults == []
     assert len(voice.heard) == 2 and "(5, 4, 4); expected (4, 4, 4)" in voice.heard[0] and "b.nii.gz" in voice.heard[1]
+    (tmp_path / "empty").mkdir()
+    report_of_scores(found, "x", tmp_path / "report.html", tmp_path / "empty", voice)
+    assert read(tmp_path / "report.html")[0].count('class="case"') == 3 and "holds no image" in voice.heard[2]
 
 
 def test_an_image_too_large_to_be_held_is_not_read_for_its_picture(
