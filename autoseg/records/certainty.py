@@ -10,9 +10,9 @@ BINS = 20  # of confidence, of equal width from 0 to 1
 class Doubt(Record):
     """A place where networks are sure of another class than the label has.
 
-    `box` is its first and last voxel along every axis of the image in memory, `at` one of its voxels; `voxels` how many
-    they are and `weight` the sum over them of how much surer the networks are of their class than of the label's, times
-    the size of a voxel.
+    `said` and `label` are the classes that they and the label name at most of its voxels. `box` is its first and last
+    voxel along every axis of the image in memory, `at` one of its voxels; `voxels` how many they are and `weight` the
+    sum over them of how much surer the networks are of their class than of the label's, times the size of a voxel.
     """
 
     box: tuple[tuple[int, int], ...]

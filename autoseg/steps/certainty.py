@@ -80,10 +80,10 @@ class Weighing:
     def _doubt(self, places: NDArray[np.int64], weight: float) -> Doubt:
         at = tuple(places.T)
         middle = places[np.abs(places - places.mean(0)).sum(1).argmin()]
+        # where several classes meet, the most frequent of either side alone may be the same class
+        both = np.bincount(self.said[at].astype(np.int64) * 256 + self.reference[at])
+        said, label = (self.question.classes[index] for index in divmod(int(both.argmax()), 256))
         return Doubt(
             box=tuple((int(axis.min()), int(axis.max())) for axis in at), at=tuple(map(int, middle)),
-            said=self._most(self.said[at]), label=self._most(self.reference[at]), voxels=len(places), weight=weight,
+            said=said, label=label, voxels=len(places), weight=weight,
         )  # fmt: skip
-
-    def _most(self, indices: NDArray[np.uint8]) -> str:
-        return self.question.classes[int(np.bincount(indices).argmax())]

@@ -65,6 +65,14 @@ def test_a_label_that_is_missing_is_doubted_where_it_should_be() -> None:
     assert 2 <= doubt.at[0] <= 5 and 3 <= doubt.at[1] <= 8 and 10 <= doubt.at[2] <= 14
 
 
+def test_a_doubt_is_between_two_classes_where_several_meet() -> None:
+    reference, prediction = np.zeros((2, 8, 20, 20), np.uint8)
+    prediction[3, 3, 2:6] = 1  # the label lacks four voxels, the networks three of either class
+    reference[3, 3, 6:12] = [1, 1, 1, 2, 2, 2]
+    (doubt,) = weighed(reference, prediction).doubts
+    assert (doubt.said, doubt.label, doubt.voxels) == ("liver", "background", 10)
+
+
 def test_what_is_right_unsure_or_ignored_is_not_doubted() -> None:
     reference = np.zeros((8, 10, 10), np.uint8)
     prediction = reference.copy()
