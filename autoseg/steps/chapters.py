@@ -108,8 +108,8 @@ def planned(plan: Plan, trained: Mapping[str, Configuration], drawings: Mapping[
         table("because", "Why.", ("decision", "reason"), [*plan.because.items()]),
     ]
     for number, (title, svg) in enumerate(drawings.items()):
-        drawing = charts.apart(svg, f"network-{number}")
-        blocks.append(Chart(f"network-{number}", f"The network of {title}", "", drawing))
+        key, name = f"network-{number}", f"The network of {title}"
+        blocks.append(Chart(key, name, "", charts.apart(svg, key, name)))
     return Section("plan", "The plan", blocks)
 
 

@@ -79,9 +79,9 @@ def _inline(svg: str, title: str) -> str:
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title, quote=True)}"', 1).strip()
 
 
-def apart(svg: str, name: str) -> str:
-    """A drawing whose ids are its own in a page of several."""
-    svg = svg[svg.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{escape(name, quote=True)}"', 1)
+def apart(svg: str, name: str, title: str) -> str:
+    """A drawing of that title, whose ids are its own in a page of several."""
+    svg = svg[svg.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{escape(title, quote=True)}"', 1)
     for known in dict.fromkeys(re.findall(r' id="([^"]+)"', svg)):
         svg = svg.replace(f'id="{known}"', f'id="{name}-{known}"').replace(f"#{known})", f"#{name}-{known})")
     return svg
