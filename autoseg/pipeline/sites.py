@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.arrays.bootstrap import Bounds, interval
+from autoseg.arrays.bootstrap import Bounds, bounds, evidence, interval, redrawn
 from autoseg.arrays.metrics import mean_of
 from autoseg.errors import BadUsage
 from autoseg.layouts.folds import SITE, site_folds
@@ -27,8 +27,8 @@ class SiteRow:
     """Of a configuration: the mean Dice over a site's cases by networks that had seen none of them, and by those of the
     task's own folds, which had seen others of the site; None where these are not trained.
 
-    `apart` is the former less the latter, case by case. `within` and `apart_within` hold 95 % of the former and of the
-    difference when groups are drawn again; None with fewer than two.
+    `apart` is the former less the latter. `within` and `apart_within` hold 95 % of the former and of the difference
+    when the same groups are drawn again for both; None with fewer than two.
     """
 
     configuration: str
@@ -68,13 +68,26 @@ def compared(home: Home, plan: Plan, seed: int) -> list[SiteRow]:
             scores = _scores(apart, plan, title, number, seed)
             if scores is not None and scores.cases:
                 drawn = [groups.get(case, case) for case in scores.cases]
-                dice, whole = _table([*scores.cases.values()]), set(scores.cases) <= set(inside)
-                same = _table([inside[case] for case in scores.cases]) if whole else np.full_like(dice, np.nan)
-                rows.append(SiteRow(
-                    title, site, len(dice), scores.dice, interval(dice, drawn), _dice(same), _dice(dice - same),
-                    interval(dice - same, drawn),
-                ))  # fmt: skip
+                whole = set(scores.cases) <= set(inside)
+                same = [inside[case] for case in scores.cases] if whole else []
+                rows.append(_row(title, site, [*scores.cases.values()], same, drawn))
     return rows
+
+
+def _row(
+    title: str, site: str, unseen: Sequence[dict[str, Measures]], seen: Sequence[dict[str, Measures]],
+    groups: Sequence[str],
+) -> SiteRow:  # fmt: skip
+    """Args: the cases of a site by both kinds of networks, one after the other; `seen` is empty where not known."""
+    dice = _table(unseen)
+    if not seen:
+        return SiteRow(title, site, len(dice), _mean(dice), interval(dice, groups), None, None, None)
+    same = _table(seen)
+    means = _mean(dice), _mean(same)
+    apart = None if means[0] is None or means[1] is None else means[0] - means[1]
+    several = min(evidence(dice, groups), evidence(same, groups)) > 1
+    within = bounds(redrawn(dice, groups) - redrawn(same, groups)) if several else None
+    return SiteRow(title, site, len(dice), means[0], interval(dice, groups), means[1], apart, within)
 
 
 def _cases(home: Home, plan: Plan, title: str, seed: int) -> dict[str, dict[str, Measures]]:
@@ -100,6 +113,6 @@ def _table(rows: Sequence[dict[str, Measures]]) -> NDArray[np.float64]:
     return np.array([[row[name].dice for name in rows[0]] for row in rows], np.float64)
 
 
-def _dice(table: NDArray[np.float64]) -> float | None:
+def _mean(table: NDArray[np.float64]) -> float | None:
     """The mean over classes of the mean over cases."""
     return mean_of(mean_of(float(value) for value in column if value == value) for column in table.T)

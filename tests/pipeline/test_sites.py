@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from autoseg.pipeline.sites import compared
+from autoseg.pipeline.sites import _row, compared
+from autoseg.records import Measures
 from autoseg.store import Home
 from tests.test_story import teller
 
@@ -45,6 +47,20 @@ def test_networks_that_had_seen_nothing_of_a_site_stand_beside_the_others(sited:
     assert len(home.runs(TASK, "default")) == 2  # predict takes none of the site's
     say("report")
     assert "Sites left out" in home.report_file(TASK, "default").read_text("utf-8")
+
+
+def test_a_class_that_one_side_alone_invents_counts_in_the_difference() -> None:
+    def rows(values: Sequence[float | None]) -> list[dict[str, Measures]]:
+        counts = dict.fromkeys(("true_positives", "false_positives", "false_negatives", "true_negatives"), 1)
+        empty = dict.fromkeys(("iou", "precision", "recall", "specificity", "accuracy"))
+        volumes = {"volume_prediction": 1.0, "volume_reference": 1.0}
+        return [{"a": Measures(dice=value, **empty, **counts, **volumes)} for value in values]
+
+    row = _row("2d", "x", rows([0.8, 0.7, 0, 0]), rows([0.8, 0.7, None, None]), "abcd")
+    assert (row.unseen, row.seen, row.apart) == (0.375, 0.75, -0.375)
+    assert row.apart_within is not None and row.apart_within[0] < -0.375 < row.apart_within[1]
+    alone = _row("2d", "x", rows([0.8, 0.7]), rows([0.8, 0.6]), "aa")
+    assert alone.within is alone.apart_within is None and alone.apart == pytest.approx(0.05)
 
 
 def test_a_task_without_sites_is_told_so(balls_3d: Path) -> None:
