@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from autoseg.image import Mask
 from autoseg.records import Measures
 
 Confusion = NDArray[np.int64]  # (K, K): [i, j] voxels of reference class i that were predicted as j
+N = TypeVar("N", int, NDArray[np.float64])
 _CHUNK = 1 << 22  # voxels counted at a time: bincount makes eight bytes of each
 
 
@@ -73,15 +74,22 @@ def measures(confusion: Confusion, classes: Sequence[int], voxel_volume: float) 
 def ratios(hits: int, invented: int, missed: int, outside: int) -> dict[str, float | None]:
     """The ratios of true and false positives, false and true negatives, by name; None where they are 0/0, and all of
     them where there is nothing but true negatives."""
+    parts = quotients(hits, invented, missed, outside)
     if not (hits or invented or missed):
-        return dict.fromkeys(("dice", "iou", "precision", "recall", "specificity", "accuracy"))
+        return dict.fromkeys(parts)
+    return {name: _ratio(*of) for name, of in parts.items()}
+
+
+def quotients(hits: N, invented: N, missed: N, outside: N) -> dict[str, tuple[N, N]]:
+    """What `ratios` divides by what: numbers, or arrays of them."""
+    wrong = invented + missed
     return {
-        "dice": _ratio(2 * hits, 2 * hits + invented + missed),
-        "iou": _ratio(hits, hits + invented + missed),
-        "precision": _ratio(hits, hits + invented),
-        "recall": _ratio(hits, hits + missed),
-        "specificity": _ratio(outside, outside + invented),
-        "accuracy": _ratio(hits + outside, hits + outside + invented + missed),
+        "dice": (hits + hits, hits + hits + wrong),
+        "iou": (hits, hits + wrong),
+        "precision": (hits, hits + invented),
+        "recall": (hits, hits + missed),
+        "specificity": (outside, outside + invented),
+        "accuracy": (hits + outside, hits + outside + wrong),
     }
 
 

@@ -96,8 +96,8 @@ Interval = tuple[float, float]
 class Means(Record):
     """Means over the cases in which the measure is defined; `cases` says how many had a Dice.
 
-    `intervals` holds, for each of the measures by name, where 95 % of the means lie when groups of cases are drawn
-    again; none with fewer than two groups.
+    `intervals` holds, for each of the measures by name, where 95 % of the means, or of the values of all cases as one,
+    lie when groups of cases are drawn again; none with fewer than two groups.
     """
 
     dice: float | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite, prod
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.arrays.bootstrap import bounds, drawn_sums, evidence, interval, intervals
-from autoseg.arrays.metrics import Confusion, confusion, mean_of, measures, ratios
+from autoseg.arrays.metrics import Confusion, confusion, mean_of, measures, quotients, ratios
 from autoseg.arrays.pairs import Measure, pairs
 from autoseg.errors import BadData
 from autoseg.image import IGNORE, Array, Mask
@@ -26,7 +26,7 @@ RULE = (
     "a class that is empty in reference and prediction is not counted; empty in one of them: Dice and IoU 0, "
     "distances the image's diagonal, other measures their worst, or not counted where undefined, as precision "
     "(nothing predicted) and recall (nothing there); ignored voxels are left out; means are over the cases that count, "
-    "then over the classes; intervals: 95 % of the means of groups of cases drawn again"
+    "then over the classes; intervals: 95 % of the means, or pooled values, of groups of cases drawn again"
 )
 Indices = NDArray[np.uint8]
 RATIOS = ("dice", "iou", "precision", "recall", "specificity", "accuracy")
@@ -157,34 +157,34 @@ def _as_means(values: Mapping[str, float | None], cases: int, intervals: Mapping
 def _pooled(rows: Sequence[Measures], more: Mapping[str, Measure], groups: Sequence[str]) -> Means:
     """As if all cases were one image; intervals as of `_means`."""
     fields = ("true_positives", "false_positives", "false_negatives", "true_negatives")
-    table = np.array([[getattr(row, field) for field in fields] for row in rows], np.float64).reshape(-1, 4)
-    values, within = _together(table, groups, ratios)
+    table = _counts([[getattr(row, field) for field in fields] for row in rows], 4)
+    values = ratios(*map(int, table.sum(0)))
+    drawn = _again(table, groups)
+    there = drawn[:, :3].any(1)
+    columns = {
+        name: np.divide(part, of, out=np.full_like(part, np.nan), where=there & (of > 0))
+        for name, (part, of) in quotients(*drawn.T).items()
+    }
     for title, measure in more.items():
         if (ratio := measure.ratio) is not None:
-            counted = np.array([row.counts.get(title, (0, 0, 0)) for row in rows], np.float64).reshape(-1, 3)
-            found, bound = _together(counted, groups, lambda *n, title=title, ratio=ratio: {title: ratio(*n)})
-            values, within = {**values, **found}, {**within, **bound}
+            counted = _counts([row.counts.get(title, (0, 0, 0)) for row in rows], 3)
+            found = ratio(*map(int, counted.sum(0)))
+            values[title] = found if found is not None and isfinite(found) else None
+            again = [ratio(*map(int, row)) for row in _again(counted, groups)]
+            columns[title] = np.array(again, np.float64)
+    within = {name: bounds(column) for name, column in columns.items() if np.isfinite(column).any()}
     return _as_means(values, sum(row.dice is not None for row in rows), within)
 
 
-def _together(
-    counts: NDArray[np.float64], groups: Sequence[str], ratios_of: Callable[..., Mapping[str, float | None]]
-) -> tuple[dict[str, float | None], dict[str, Any]]:
-    """Ratios of the sums of counts (cases, columns), and where 95 % of them lie when groups are drawn again.
+def _counts(rows: Sequence[Sequence[int]], columns: int) -> NDArray[np.float64]:
+    return np.array(rows, np.float64).reshape(-1, columns)
 
-    A case of which the first three are 0 does not count.
-    """
 
-    def of(row: NDArray[np.float64]) -> dict[str, float | None]:
-        found = ratios_of(*(int(count) for count in row))
-        return {name: value if value is not None and isfinite(value) else None for name, value in found.items()}
-
-    values = of(counts.sum(0))
-    if evidence(np.where(counts[:, :3].any(1), 1.0, np.nan)[:, None], groups) < 2:
-        return values, {}
-    drawn = [of(row) for row in drawn_sums(counts, groups)]
-    table = {name: np.array([row[name] for row in drawn], np.float64) for name in values}
-    return values, {name: bounds(column) for name, column in table.items() if np.isfinite(column).any()}
+def _again(counts: NDArray[np.float64], groups: Sequence[str]) -> NDArray[np.float64]:
+    """The sums of counts (cases, columns) when groups are drawn again, (draws, columns); no draw where fewer than two
+    groups have a case in which one of the first three counts is not 0."""
+    counting = np.where(counts[:, :3].any(1, keepdims=True), 1.0, np.nan)
+    return drawn_sums(counts, groups) if evidence(counting, groups) > 1 else counts[:0]
 
 
 def _by_group(
