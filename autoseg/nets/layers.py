@@ -56,6 +56,33 @@ class Wide(nn.Conv3d):
         return wide.to(torch.get_autocast_dtype("cpu"))
 
 
+class Pointwise(nn.Conv3d):
+    """A volume's convolution with a kernel of one voxel, which a CPU in bfloat16 computes as that of a picture.
+
+    For the gradient of such weights over slices of some 12,000 voxels or more, torch 2.13's oneDNN writes beside its
+    memory where the CPU has AMX: it crashes, or never ends.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, z, y, x) -> (B, width, z, y, x), each but B and width divided by the stride, rounded up."""
+        if not torch.is_autocast_enabled("cpu") or x.device.type != "cpu":
+            return super().forward(x)
+        z, y, right = self.stride
+        x = x[:, :, ::z, ::y, ::right]
+        batch, _, *shape = x.shape
+        flat = F.conv2d(x.reshape(batch, self.in_channels, -1, shape[-1]), self.weight[:, :, 0], self.bias)
+        return flat.reshape(batch, self.out_channels, *shape)
+
+
+def sound(network: nn.Module) -> nn.Module:
+    """The network, in which convolutions that a CPU may crash at do it another way; the weights are as they were."""
+    for one in network.modules():
+        plain = type(one) is nn.Conv3d and one.groups == 1 and one.padding in ((0, 0, 0), "valid")
+        if plain and one.kernel_size == (1, 1, 1):
+            one.__class__ = Pointwise
+    return network
+
+
 def started(layer: nn.Module) -> nn.Module:
     """A convolution with fresh weights: He normal for leaky ReLU (He 2015), bias 0."""
     nn.init.kaiming_normal_(layer.weight, a=SLOPE)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoseg.errors import AutosegError, BadPlan
-from autoseg.nets.layers import Instance
+from autoseg.nets.layers import Instance, sound
 from autoseg.parts import NETWORKS
 from autoseg.records import Network, Shape
 
@@ -76,7 +76,7 @@ def build(network: Network, channels: int, classes: int, patch: Shape) -> nn.Mod
     made: nn.Module = NETWORKS.build(
         network.architecture, network=network, channels=channels, classes=classes, patch=tuple(patch)
     )
-    return made
+    return sound(made)
 
 
 def survey(network: Network, channels: int, classes: int, patch: Shape) -> Survey:

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from autoseg import losses
 from autoseg.errors import BadPlan
 from autoseg.nets import survey
-from autoseg.nets.layers import Wide
+from autoseg.nets.layers import Pointwise, Wide
 from autoseg.records import Network, Shape
 from autoseg.steps.device import Precision, autocast
 from autoseg.steps.hollow import Hollow, hollowed, without_numbers
@@ -96,8 +96,8 @@ def _built(network: Network, channels: int, outputs: int, patch: Shape, device: 
         with survey.Undrawn():
             module = survey.build(network, channels, outputs, patch)
     for one in module.modules():
-        if device != "cpu" and isinstance(one, Wide):
-            one.__class__ = nn.Conv3d  # type: ignore[assignment]  # it computes in half the precision there
+        if device != "cpu" and isinstance(one, Wide | Pointwise):
+            one.__class__ = nn.Conv3d  # type: ignore[assignment]  # as which it computes there
     return hollowed(module.train())
 
 

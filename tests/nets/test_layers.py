@@ -13,7 +13,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.errors import BadPlan
-from autoseg.nets.layers import Instance, Layer, convolution, dividing, group, normal, resized, shuffle
+from autoseg.nets.layers import (
+    Instance,
+    Layer,
+    Pointwise,
+    convolution,
+    dividing,
+    group,
+    normal,
+    resized,
+    shuffle,
+    sound,
+)
 from autoseg.parts import DOWNSAMPLERS, UPSAMPLERS
 from autoseg.records import Part, Shape
 
@@ -81,6 +92,33 @@ def test_wide_kernels_have_gradients_whatever_memory_held_before(groups: int) ->
         with torch.autocast("cpu", torch.bfloat16):
             layer(x).float().square().mean().backward()
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in layer.parameters())
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("stride", "bias"), [((1, 1, 1), True), ((1, 2, 2), False)])
+def test_a_kernel_of_one_voxel_has_gradients_on_large_slices(
+    stride: Shape, bias: bool, last: bool
+) -> None:  # fmt: skip
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Conv3d(16, 4, 1, stride, bias=bias))
+    weights, x = layer[0].weight, torch.randn(2, 16, 2, 128, 128)
+    exact = layer(x)  # in float32
+    way = torch.randn_like(exact)
+    wanted = torch.autograd.grad((exact * way).sum(), weights)[0]
+    assert isinstance(sound(layer)[0], Pointwise) and layer[0].weight is weights
+    assert torch.equal(layer(x), exact)
+    if last:
+        x = x.to(memory_format=torch.channels_last_3d)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(x)
+    assert found.shape == exact.shape and found.dtype == torch.bfloat16
+    assert (found - exact).norm() < 0.01 * exact.norm()
+    assert (torch.autograd.grad((found * way).sum(), weights)[0] - wanted).norm() < 0.01 * wanted.norm()
+
+
+def test_other_kernels_stay_as_they_are() -> None:
+    others = [nn.Conv3d(4, 4, 3), nn.Conv3d(4, 4, 1, groups=2), nn.Conv3d(4, 4, 1, padding=1), nn.Conv2d(4, 4, 1)]
+    assert [type(one) for one in sound(nn.Sequential(*others))] == [type(one) for one in others]
 
 
 # -- norms ---------------------------------------------------------------------------------------------
