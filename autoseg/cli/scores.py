@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, help="Folder for the scores.")
 @click.option("-t", "--task", help="Task whose classes and groups to take (default: the values in the references).")
 @click.option("-i", "--images", type=click.Path(exists=True, path_type=Path), help="Folder of the images, for the "
-              "pictures of the report (default: those that the task has).")  # fmt: skip
+              "pictures of the report (default: those of the task's own cases).")  # fmt: skip
 @measure_option
 @click.option(
     "--erode", type=click.IntRange(0, 20), default=0, help="Pixels around borders of classes that do not count."
@@ -69,5 +69,8 @@ def _asked(session: Session, task: str | None, measures: tuple[str, ...], group:
     groups = {case.id: case.group for case in dataset.cases if case.group is not None}
     sites = {case.id: case.site for case in dataset.cases if case.site is not None}
     folder = session.home.task_folder(name)
-    images = {case.id: tuple(folder / file for file in case.images) for case in dataset.cases}
+    images = {
+        (folder / case.label).resolve(): tuple(folder / file for file in case.images)
+        for case in dataset.cases if case.label is not None
+    }  # fmt: skip
     return Asked(dataset.question(), names, groups=groups, group=group, sites=sites, images=images, **rest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import astuple
 from math import prod
 from pathlib import Path
@@ -17,12 +17,12 @@ from autoseg.parts import READERS
 from autoseg.pipeline import out_of_fold, tasks
 from autoseg.pipeline.choosing import standing
 from autoseg.pipeline.ensembles import Held, as_measured, finished, placed
-from autoseg.pipeline.inputs import inputs
+from autoseg.pipeline.inputs import Jobs, inputs
 from autoseg.pipeline.levels import certainty_beside
 from autoseg.pipeline.scoring import Evaluated, aligned
 from autoseg.pipeline.sites import SiteRow, compared
 from autoseg.pipeline.voice import Voice
-from autoseg.readers import Reader
+from autoseg.readers import Reader, same_place
 from autoseg.records import CaseCertainty, Choice, Configuration, Plan, Question, Scores
 from autoseg.steps import cases as casework
 from autoseg.steps import chapters, findings, frames
@@ -31,7 +31,7 @@ from autoseg.store import Home, load_record, save_text
 
 T = TypeVar("T")
 SHOWN = 5  # of the worst and of the middling cases
-MOST = 500_000_000  # values of an image that is read for its picture
+MOST = 300_000_000  # values of an image that is read for its picture
 
 
 def report(home: Home, plan: Plan, voice: Voice) -> Path:
@@ -77,24 +77,19 @@ def report_of_scores(found: Evaluated, title: str, file: Path, images: Path | No
     """Writes the report of a folder of predictions: its results, and cases to look at.
 
     Args:
-        images: a folder of their images; None takes those that the task has, and grounds without an image elsewhere.
+        images: a folder of their images; None takes those of the task's own cases, and no image elsewhere.
     """
     scores, question = found.scores, found.question
     dice = "–" if scores.dice is None else f"{scores.dice:.4f}"
     said = f"Mean Dice {dice} over {len(scores.cases)} cases."
-    known = {name: (question.reader, files) for name, files in found.asked.images.items()}
-    if images is not None:
-        try:
-            known |= {job.stem: (job.reader, job.files) for job in inputs(images, question).jobs}
-        except BadUsage as problem:
-            voice.say(f"drawn without them: {problem}")
+    image_of = _Images(found, images, voice)
 
     def case(name: str, why: str) -> Case:
         prediction, reference, pair = aligned(found.jobs[name], found.asked, question)
-        image = Image(np.broadcast_to(np.uint8(0), (1, *reference.shape)), pair.spacing)
-        if name in known:
-            image = _fitting(*known[name], image, voice)
-        return Case(name, f"{why[:1].upper()}{why[1:]}.", frames.planes(image, prediction, reference, question))
+        if pair.unsaid is not None:
+            prediction = np.where(pair.unsaid, IGNORE, prediction).astype(np.uint8)
+        planes = frames.planes(image_of(name, pair.truth), prediction, reference, question)
+        return Case(name, f"{why[:1].upper()}{why[1:]}.", planes)
 
     sections = [
         findings.results(scores, question, found.asked.sites), _shown(scores, question, case, voice), chapters.citing()
@@ -102,21 +97,50 @@ def report_of_scores(found: Evaluated, title: str, file: Path, images: Path | No
     save_text(file, page(title, said, sections))
 
 
-def _fitting(reader: str, files: Sequence[Path], ground: Image, voice: Voice) -> Image:
-    """The image of these files, or the ground where it cannot be read or does not fit, which is said."""
-    made: Reader = READERS.build(reader)
-    try:
+class _Images:
+    """The images of cases that were evaluated; black where there is none, or none that fits, which is said."""
+
+    def __init__(self, found: Evaluated, images: Path | None, voice: Voice) -> None:
+        self.folder, self.voice, self.channels = images, voice, len(found.question.channels)
+        self.faults: Mapping[str, str] = {}
+        own = {name: found.asked.images.get(job.reference.resolve()) for name, job in found.jobs.items()}
+        self.known = {name: (found.question.reader, files) for name, files in own.items() if files}
+        if images is not None:
+            try:
+                there = inputs(images, found.question)
+            except BadUsage as problem:
+                there = Jobs((), dict.fromkeys(found.jobs, str(problem)))
+            self.known, self.faults = {job.stem: (job.reader, job.files) for job in there.jobs}, there.faults
+            if len(there.jobs) == len(found.jobs) == 1:  # whatever they are called
+                self.known = dict(zip(found.jobs, self.known.values(), strict=True))
+
+    def __call__(self, name: str, truth: Image) -> Image:
+        """That of a case, whose reference is given."""
+        if name not in self.known:
+            if self.folder is not None:
+                why = self.faults.get(name, f"{self.folder} holds none of its name")
+                self.voice.say(f"{name} is drawn without its image: {why}")
+            return Image(np.broadcast_to(np.uint8(0), (1, *truth.shape)), truth.spacing)
+        reader, files = self.known[name]
+        try:
+            return self._read(reader, [*files], truth)
+        except BadInput as problem:
+            self.voice.say(f"{name} is drawn without its image: {problem}")
+            return Image(np.broadcast_to(np.uint8(0), (1, *truth.shape)), truth.spacing)
+
+    def _read(self, reader: str, files: list[Path], truth: Image) -> Image:
+        """Raises: BadInput where it cannot be read, lies elsewhere than its reference, or is too large."""
+        made: Reader = READERS.build(reader)
+        channels = self.channels
         if hasattr(made, "open_windows"):
             with made.open_windows(files) as opened:
-                if (values := opened.channels * prod(opened.shape)) > MOST:
-                    raise BadData(f"holds {values:.1e} values: too many to be drawn", where=str(files[0]))
-        image = made.read([*files])
-        if image.shape != ground.shape:
-            raise BadData(f"has shape {image.shape}", where=str(files[0]), expected=f"{ground.shape}, as its reference")
-    except BadInput as problem:
-        voice.say(f"drawn without its image: {problem}")
-        return ground
-    return image
+                channels = opened.channels
+        if (values := channels * prod(truth.shape)) > MOST:
+            raise BadData(f"holds {values:.1e} values: too many to be drawn", where=str(files[0]))
+        image = made.read(files)
+        if (place := same_place(image, truth)).fatal:
+            raise BadData(f"does not lie on its reference: {place.sentence}", where=str(files[0]))
+        return image
 
 
 def _certain(home: Home, plan: Plan, choice: Choice, voice: Voice) -> dict[str, list[CaseCertainty]]:
@@ -197,8 +221,8 @@ def _shown(scores: Scores, question: Question, draw: Callable[[str, str], Case],
     for case, why in voice.track(wanted, len(wanted), "drawing cases"):
         try:
             blocks.append(draw(case, f"{why}: mean Dice {known[case]:.4f}"))
-        except BadInput as problem:
-            voice.say(f"{case} is not drawn: {problem}")
+        except (BadInput, MemoryError) as problem:
+            voice.say(f"{case} is not drawn: {problem or 'it does not fit into the memory'}")
     return Section("cases", "Cases", blocks if len(blocks) > 1 else [])
 
 

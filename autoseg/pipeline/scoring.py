@@ -20,6 +20,7 @@ from autoseg.layouts.common import match_all
 from autoseg.parts import READERS
 from autoseg.pipeline.voice import Voice
 from autoseg.readers import is_litter, reader_for, same_place, stem_of
+from autoseg.readers.colours import ColourCoded
 from autoseg.records import Channel, Measures, Question, Scores
 from autoseg.steps import evaluate
 from autoseg.steps.cases import read_label, reader_of, to_indices
@@ -38,7 +39,8 @@ class Asked:
         erode: pixels around the borders between classes that do not count.
         masks: a folder of masks, by the names of the references: where they are 0 nothing counts.
         groups: which patient or scene a case belongs to; `group`: a regex that finds that in the names of others.
-        sites: where a case comes from, as far as that is known; images: its files, where a task has it.
+        sites: where a case comes from, as far as that is known.
+        images: the image files of the labels of a task, by the places of these.
     """
 
     question: Question | None = None
@@ -48,7 +50,7 @@ class Asked:
     groups: Mapping[str, str] = field(default_factory=dict)
     group: str | None = None
     sites: Mapping[str, str] = field(default_factory=dict)
-    images: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    images: Mapping[Path, tuple[Path, ...]] = field(default_factory=dict)
 
     def grouped(self, cases: Sequence[str]) -> Mapping[str, str]:
         """The group of every case that has one. Raises: BadUsage for a regex that matches none."""
@@ -141,7 +143,7 @@ def _voxel(jobs: Sequence[Job], question: Question) -> float:
     """The longest side of a voxel of the first case that can be read; 1 where none can."""
     for job in jobs:
         with contextlib.suppress(BadData):
-            return max(_read(job.prediction, job.reference, question).spacing)
+            return max(_read(job.prediction, job.reference, question).truth.spacing)
     return 1.0
 
 
@@ -152,7 +154,7 @@ def _scored(job: Job, asked: Asked, voxel: float) -> tuple[dict[str, Measures], 
         guess, truth, pair = aligned(job, asked, asked.question)
         more = evaluate.measures_named(asked.measures, voxel)
         counts = evaluate.confused(guess, truth, asked.question)
-        return evaluate.of_indices(guess, truth, asked.question, pair.spacing, more, counts), counts, pair.unit
+        return evaluate.of_indices(guess, truth, asked.question, pair.truth.spacing, more, counts), counts, pair.unit
     except BadData as fault:
         return str(fault)
 
@@ -163,7 +165,7 @@ def aligned(job: Job, asked: Asked, question: Question) -> tuple[evaluate.Indice
     Raises: BadData where they, or the mask, do not fit.
     """
     pair = _read(job.prediction, job.reference, question)
-    ignored = pair.ignored
+    ignored = pair.unsaid
     if asked.erode or asked.masks:
         ignored = _ignored(pair, asked.erode, job.mask, asked.masks)
     return *evaluate.indices_of(pair.prediction, pair.reference, question, str(job.prediction), ignored), pair
@@ -177,14 +179,24 @@ def write(scores: Scores, out: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Prediction and reference of a case on one grid, in the values of the question; what of them does not count."""
+    """Prediction and reference of a case on one grid, in the values of the question.
+
+    Attributes:
+        truth: the reference as it was read.
+        unsaid: where the prediction says that its image had no measurement; None: nowhere.
+    """
 
     prediction: Array
-    reference: Array
+    truth: Image
     question: Question
-    spacing: tuple[float, ...]
     unit: str
-    ignored: Mask | None = None
+    unsaid: Mask | None = None
+
+    @property
+    def reference(self) -> Array:
+        """Values (*S)."""
+        values: Array = self.truth.array[0]
+        return values
 
 
 def _read(prediction: Path, reference: Path, question: Question) -> Pair:
@@ -194,11 +206,11 @@ def _read(prediction: Path, reference: Path, question: Question) -> Pair:
     if place.fatal:
         raise BadData(f"does not lie on its reference: {place.sentence}", where=str(prediction))
     unit = evaluate.unit_of(len(truth.spacing), bool(truth.placement.get("crs")))
-    return Pair(label, truth.array[0], question, truth.spacing, unit, unsaid)
+    return Pair(label, truth, question, unit, unsaid)
 
 
 def prediction_of(file: Path, question: Question) -> tuple[Image, Array, Mask | None]:
-    """A predicted label as it is read, its values (*S), and where its image had no measurement: background there."""
+    """A predicted label as it is read, its values (*S), and where its image had no measurement: any class there."""
     guess = read_label(file, question.model_copy(update={"reader": reader_for(file.name)}))
     label, unsaid = guess.array[0], _unsaid(file, guess, question)
     if unsaid is not None:
@@ -210,7 +222,10 @@ def _unsaid(file: Path, guess: Image, question: Question) -> Mask | None:
     """Where a prediction says by its nodata, which is no class, that the image had no measurement; None: nowhere."""
     known = {*question.labels.values(), *question.merged}
     if question.colours:  # the colour of nodata stands for nothing
-        guess = READERS.build(reader_for(file.name)).read_label(file)
+        try:
+            guess = READERS.build(reader_for(file.name)).read_label(file)
+        except ColourCoded:  # values that are colours themselves mark nothing
+            return None
     nodata = guess.placement.get("nodata")
     if not isinstance(nodata, float) or nodata in known:
         return None
@@ -220,7 +235,7 @@ def _unsaid(file: Path, guess: Image, question: Question) -> Mask | None:
 
 def _ignored(pair: Pair, erode: int, mask: Path | None, masks: Path | None) -> Mask:
     """Where nothing counts. Raises: BadData for a mask that is missing or does not fit."""
-    ignored = np.zeros(pair.reference.shape, bool) if pair.ignored is None else pair.ignored.copy()
+    ignored = np.zeros(pair.reference.shape, bool) if pair.unsaid is None else pair.unsaid.copy()
     if erode:
         ignored |= near_borders(to_indices(pair.reference, pair.question), erode)
     if masks is not None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from autoseg.arrays.boxes import Box
 from autoseg.image import IGNORE, Image, Mask
 from autoseg.records import Question
-from autoseg.steps.outputs import shown
+from autoseg.steps.outputs import shown, slices_of
 from autoseg.steps.sheet import COLOURS
 
 EDGE, SLICES, QUALITY = 200, 24, 62  # pixels of a picture, slices along an axis, of JPEG
@@ -124,7 +124,7 @@ def _volume(
 ) -> Iterator[Plane]:  # fmt: skip
     wrong = drawn.wrong(prediction, reference)
     telling = wrong if wrong.any() else prediction >= drawn.background
-    picture = shown(image)
+    picture_of = slices_of(image)
     for across in range(3):
         down, right = (axis for axis in range(3) if axis != across)
         size = image.shape[across]
@@ -139,7 +139,7 @@ def _volume(
             # upwards on the page is upwards in the body, or forwards
             cut = tuple(int(number) if a == across else slice(None, None, -1 if a == down else 1) for a in range(3))
             name = f"{'zyx'[across]} {number} of {size}"
-            frames.append(_frame(name, picture[cut], prediction[cut], reference[cut], drawn, EDGE))
+            frames.append(_frame(name, picture_of(cut), prediction[cut], reference[cut], drawn, EDGE))
         tall = image.shape[down] * image.spacing[down] / (image.shape[right] * image.spacing[right])
         yield Plane("zyx"[across], tuple(frames), int(np.searchsorted(numbers, peak)), tall)
 

@@ -119,7 +119,7 @@ class VolumePreview:
     def _views(self) -> list[View]:
         found = self.label >= self.question.background
         placed, spacing = "ras" in self.image.placement, self.image.spacing
-        limits = _limits(self.image.array[0], self.image.shape)
+        picture_of = slices_of(self.image)
         views = []
         for across in range(3):
             down, right = (axis for axis in range(3) if axis != across)
@@ -130,8 +130,7 @@ class VolumePreview:
             if placed:
                 side = "anterior" if across == 2 else "right"
                 name = f"{SIDES[across]}, {name}: {UPWARD[across]} up, {side} to the right"
-            picture = _between(self.image.array[0][cut], limits)
-            views.append(_lean(View(name, picture, self.label[cut], spacing[down] / spacing[right])))
+            views.append(_lean(View(name, picture_of(cut), self.label[cut], spacing[down] / spacing[right])))
         return views
 
 
@@ -175,10 +174,14 @@ class RasterPreview:
         _draw(file, title, [View(name, picture, label, pixel)], self.question.classes)
 
 
+def slices_of(image: Image) -> Callable[[tuple[slice | int, ...]], NDArray[np.float32]]:
+    """Cuts through a volume's first channel within 0 and 1, as they are looked at; only what is cut is converted."""
+    limits = _limits(image.array[0], image.shape)
+    return lambda cut: _between(image.array[0][cut], limits)
+
+
 def shown(image: Image) -> NDArray[np.float32]:
-    """The image within 0 and 1 as it is looked at: (*S) of its first channel, or (y, x, 3) of three bands or more."""
-    if len(image.spacing) == 3:
-        return _between(image.array[0], _limits(image.array[0], image.shape))
+    """A raster within 0 and 1 as it is looked at: (y, x) of its first band, or (y, x, 3) of three bands or more."""
     valid = np.ones(image.shape, bool) if image.valid is None else image.valid
     bands = image.array[:3] if image.channels >= 3 else image.array[:1]
     if not valid.any():

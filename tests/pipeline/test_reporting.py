@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -147,18 +148,49 @@ def test_evaluate_writes_one_too_with_pictures(copy: Path) -> None:
 
 
 def test_images_that_do_not_fit_cost_their_pictures_alone(tmp_path: Path) -> None:
-    for folder, name in (("r", "a"), ("r", "b"), ("r", "c"), ("i", "a"), ("i", "b")):
-        save(tmp_path / folder / f"{name}.nii.gz", 1, shape=(4, 4, 5) if (folder, name) == ("i", "a") else (4, 4, 4))
+    for name in "abcd":
+        save(tmp_path / "r" / f"{name}.nii.gz", 1)
+    save(tmp_path / "i" / "a.nii.gz", 1, shape=(4, 4, 5))
+    save(tmp_path / "i" / "b.nii.gz", 1)
     (tmp_path / "i" / "b.nii.gz").write_bytes(b"no image")
-    voice = Listening()
+    save(tmp_path / "i" / "c.nii.gz", 1, shift=50.0)
     found = evaluate_folders(tmp_path / "r", tmp_path / "r", tmp_path / "out", Silent())
-    report_of_scores(found, "x", tmp_path / "report.html", tmp_path / "i", voice)
-    text, page = read(tmp_path / "report.html")
-    assert text.count('class="case"') == 3 and page.faults == []
-    assert len(voice.heard) == 2 and "(5, 4, 4); expected (4, 4, 4)" in voice.heard[0] and "b.nii.gz" in voice.heard[1]
     (tmp_path / "empty").mkdir()
-    report_of_scores(found, "x", tmp_path / "report.html", tmp_path / "empty", voice)
-    assert read(tmp_path / "report.html")[0].count('class="case"') == 3 and "holds no image" in voice.heard[2]
+    for folder, wanted in (
+        ("i", ("the image is 5×4×4 voxels", "b.nii.gz: cannot be read", "50 mm away", "holds none of its name")),
+        ("empty", ("holds no image",) * 4),
+    ):
+        voice = Listening()
+        report_of_scores(found, "x", tmp_path / "report.html", tmp_path / folder, voice)
+        text, page = read(tmp_path / "report.html")
+        assert text.count('class="case"') == 4 and page.faults == []
+        assert len(voice.heard) == 4
+        for name, line, why in zip("abcd", sorted(voice.heard), wanted, strict=True):
+            assert line.startswith(f"{name} is drawn without its image: ") and why in line
+
+
+def test_one_image_is_that_of_the_one_case(tmp_path: Path) -> None:
+    save(tmp_path / "a.nii.gz", 1)
+    save(tmp_path / "scan.nii.gz", 1)
+    voice = Listening()
+    found = evaluate_folders(tmp_path / "a.nii.gz", tmp_path / "a.nii.gz", tmp_path / "out", Silent())
+    report_of_scores(found, "x", tmp_path / "report.html", tmp_path / "scan.nii.gz", voice)
+    assert voice.heard == []
+
+
+def test_the_task_s_images_are_drawn_under_its_own_labels_alone(copy: Path) -> None:
+    task, test = copy / "datasets" / TASK, copy / "test"
+    test.mkdir()
+    (test / "ball_00.nii.gz").write_bytes((task / "labelsTr" / "ball_01.nii.gz").read_bytes())
+    for name, labels, drawn in (("own", task / "labelsTr", 10), ("other", test, 0)):
+        teller(copy)("evaluate", "-p", str(labels), "-r", str(labels), "-o", str(copy / name), "-t", "Task01")
+        first = re.findall(
+            r'<img alt="ball[^"]*" src="data:image/jpeg;base64,([^"]*)"', (copy / name / "report.html").read_text()
+        )
+        bright = [  # a black JPEG is not quite black
+            np.asarray(Picture.open(io.BytesIO(base64.b64decode(one)))).max() > 9 for one in first
+        ]
+        assert sum(bright) == 3 * drawn and len(bright) in (3, 30)
 
 
 def test_an_image_too_large_to_be_held_is_not_read_for_its_picture(
