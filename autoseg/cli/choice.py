@@ -163,7 +163,7 @@ def suspects(
     session = current(context)
     made = session.plan(task, plan)
     if config is not None:
-        titles = tuple(config.split(","))
+        titles = tuple(dict.fromkeys(title.strip() for title in config.split(",") if title.strip()))
     elif (choice := standing(session.home, made, session.voice)) is not None and seed in (None, choice.seed):
         titles, seed = choice.configurations, choice.seed
     else:

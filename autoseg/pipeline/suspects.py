@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from autoseg.errors import BadInput, BadUsage
 from autoseg.pipeline import out_of_fold
 from autoseg.pipeline.choosing import complete, standing
-from autoseg.pipeline.ensembles import as_measured, finished, placed
+from autoseg.pipeline.ensembles import models_of
 from autoseg.pipeline.levels import certainty_beside
 from autoseg.pipeline.predicted import label_file, lacking
 from autoseg.pipeline.tasks import dataset_of
@@ -53,7 +53,7 @@ def suspects(home: Home, plan: Plan, titles: Sequence[str], seed: int, voice: Vo
 
     Those whose files have changed since are left out, which is said. Raises: BadUsage where there are none.
     """
-    asked = _alone(home, plan, titles[0], seed) if len(titles) == 1 else _together(home, plan, titles)
+    asked = _alone(home, plan, titles[0], seed) if len(titles) == 1 else _together(home, plan, titles, seed)
     found, changed = [], []
     for one, stands in asked:
         if stands:
@@ -90,18 +90,18 @@ def _alone(home: Home, plan: Plan, title: str, seed: int) -> Iterator[tuple[Aske
                 yield asked, not lacking(folder, [(cases[case], content(cases[case]))], run.question)
 
 
-def _together(home: Home, plan: Plan, titles: Sequence[str]) -> Iterator[tuple[Asked, bool]]:
+def _together(home: Home, plan: Plan, titles: Sequence[str], seed: int) -> Iterator[tuple[Asked, bool]]:
     """As `_alone`, of an ensemble that was compared. Raises: BadUsage for one that was not, BadFile."""
     choice = standing(home, plan, Silent())
-    if choice is None or not set(titles) <= set(choice.runs):
+    known = [*choice.runs] if choice is not None and choice.seed == seed else []
+    way = tuple(title for title in known if title in titles)
+    if len(way) != len(titles) or way not in models_of(known):
         what, remedy = f"{' + '.join(titles)} was not compared", f"compare it: autoseg choose -t {plan.task}"
-        raise BadUsage(what, where=f"{plan.task}, plan {plan.name}", remedy=remedy)
-    way = tuple(title for title in choice.runs if title in titles)
-    known, content = as_measured(home, plan), partial(casework.content_hash, home.task_folder(plan.task))
-    for one in placed(home, finished(home, plan, [*choice.runs], choice.seed, known)):
-        label = one.labels[way]
-        asked = Asked(one.files, one.fold, label, load_record(CaseCertainty, certainty_beside(label)))
-        yield asked, known is None or known(one.files) == content(one.files)
+        raise BadUsage(what, where=f"{plan.task}, plan {plan.name}, seed {seed}", remedy=remedy)
+    place = home.ensembles(plan.task, plan.name)
+    for one, stands in _alone(home, plan, way[0], seed):
+        label = place / "+".join(way) / one.label.name
+        yield replace(one, label=label, certainty=load_record(CaseCertainty, certainty_beside(label))), stands
 
 
 def draw(home: Home, plan: Plan, title: str, found: Sequence[Suspect], voice: Voice) -> Path:

@@ -51,6 +51,7 @@ def test_cases_that_have_changed_are_left_out_and_the_others_are_drawn(copy: Pat
     home, voice = Home(copy), Listening()
     label = copy / "datasets" / TASK / "labelsTr" / "ball_03.nii.gz"
     label.write_bytes((label.parent / "ball_04.nii.gz").read_bytes())
+    teller(copy)("check", "Task01")  # who corrects a label measures it again
     found = suspects(home, home.plan(TASK, PLAN), titles, 0, voice)
     assert len(found) == 9 and any("1 cases have changed" in line and "ball_03" in line for line in voice.heard)
     text, page = read(draw(home, home.plan(TASK, PLAN), " + ".join(titles), found, Silent()))
@@ -63,6 +64,10 @@ def test_what_was_not_trained_or_not_compared_is_told(copy: Path) -> None:
         suspects(home, home.plan(TASK, PLAN), ("4d",), 0, Silent())
     with pytest.raises(BadUsage, match=r"2d \+ 4d was not compared.*autoseg choose"):
         suspects(home, home.plan(TASK, PLAN), ("2d", "4d"), 0, Silent())
+    with pytest.raises(BadUsage, match="was not compared"):
+        suspects(home, home.plan(TASK, PLAN), ("2d", "3d"), 5, Silent())
+    told = teller(copy)("suspects", "-t", "Task01", "--config", " 3d, 3d,", "--json")
+    assert len(json.loads(told.stdout)) == 10
     home.choice_file(TASK, PLAN).unlink()
     with pytest.raises(BadUsage, match="was not compared"):
         suspects(home, home.plan(TASK, PLAN), ("2d", "3d"), 0, Silent())
