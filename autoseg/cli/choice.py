@@ -210,7 +210,10 @@ def view(
 
     session = current(context)
     made = session.plan(task, plan)
-    with server(Viewer(session.home, made, images, predictions), port) as running:
+    viewer = Viewer(session.home, made, images, predictions)
+    for line in viewer.said:
+        session.voice.say(line)
+    with server(viewer, port) as running:
         click.echo(f"{running.address} (Ctrl-C ends it)")
         if sys.stdout.isatty():
             threading.Thread(target=webbrowser.open, args=(running.address,), daemon=True).start()

@@ -58,23 +58,33 @@ class Viewer:
     Args:
         images: a folder of images to look at in their place; predictions: one of labels, in the place of those of the
             runs, found by the names of the cases.
+    Attributes:
+        said: what is not shown of them, and why.
     Raises: BadUsage, BadData where such a folder holds none.
     """
 
     def __init__(self, home: Home, plan: Plan, images: Path | None = None, predictions: Path | None = None) -> None:
         self.plan, self.question, self.after = plan, plan.question, NOTHING
         self.flat = self.question.reader == "raster"
-        self.given = None if predictions is None else _labels(predictions)
+        self.given: Mapping[str, Path] | None = None
+        faults: Mapping[str, str] = {}
+        if predictions is not None:
+            self.given, faults = _labels(predictions)
         if images is not None:
-            labels = self.given or {}
-            jobs = inputs(images, self.question).jobs
-            rows = [Shown(one.stem, one.files, one.reader, None, labels.get(one.stem)) for one in jobs]
+            found, labels = inputs(images, self.question), self.given or {}
+            faults = {**faults, **found.faults}
+            if len(found.jobs) == len(labels) == 1:  # whatever they are called
+                labels = {found.jobs[0].stem: next(iter(labels.values()))}
+            rows = [Shown(one.stem, one.files, one.reader, None, labels.get(one.stem)) for one in found.jobs]
         else:
             rows = self._of_task(home)
+        self.said = [f"{name} is not shown: {why}" for name, why in faults.items()]
         if not rows:
-            raise BadUsage("holds no image that can be shown", where=str(images or self.plan.task))
+            what = "; ".join(["holds no image that can be shown", *faults.values()])
+            raise BadUsage(what, where=str(images or self.plan.task))
         if self.given is not None and not any(one.prediction for one in rows):
-            raise BadUsage("holds a prediction of none of the cases", where=str(predictions), expected="their names")
+            what = "; ".join(["holds a prediction of none of the cases", *faults.values()])
+            raise BadUsage(what, where=str(predictions), expected="their names")
         self.cases = sorted(rows, key=lambda one: (one.dice is None, one.dice or 0.0, one.name))
         self._turn = threading.Lock()  # large images are made one after the other
         self._made: dict[tuple[int, str], tuple[str, bytes]] = {}
@@ -136,10 +146,11 @@ class Viewer:
             read = casework.read_label(file, self.question)
             return casework.to_indices(read.array[0], self.question, where=str(file)), read
         if self.given is not None:
-            read, label, _ = scoring.prediction_of(file, self.question)
+            read, label, unsaid = scoring.prediction_of(file, self.question)
             if (place := same_place(self._image(one), read)).fatal:
                 raise BadData(f"does not lie on its image: {place.sentence}", where=str(file))
-            return casework.to_indices(label, self.question, where=str(file)), read
+            valid = None if unsaid is None else ~unsaid
+            return casework.to_indices(label, self.question, valid, str(file)), read
         read = casework.reader_of(self.question).read_label(file)
         indices = casework.to_indices(read.array[0], self.question, where=str(file))
         return postprocessed(indices, file, self.question, self.after, read.spacing), read
@@ -167,9 +178,9 @@ class Viewer:
         return frames.paletted(np.ascontiguousarray(label[_thinned(label.shape)]), table)
 
 
-def _labels(place: Path) -> dict[str, Path]:
-    """The labels of a folder, or one, by the names of their cases. Raises: BadData where there is no such place."""
-    return {stem_of(place.name): place} if place.is_file() else scoring.labels_of(place)[0]
+def _labels(place: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """The labels of a folder, or one, by the names of their cases, and why some are none. Raises: BadData."""
+    return ({stem_of(place.name): place}, {}) if place.is_file() else scoring.labels_of(place)
 
 
 def _thinned(shape: tuple[int, ...]) -> tuple[slice, ...]:
@@ -245,17 +256,18 @@ class _Asked(BaseHTTPRequestHandler):
         except KeyError:
             self.send_error(404)
         except (AutosegError, MemoryError) as problem:
-            self.send_error(500, explain=str(problem))
+            said = str(problem) or "it does not fit into the memory"
+            self._give("text/plain; charset=utf-8", said.encode(), 500)
         else:
             self._give(kind, content)
 
-    def _give(self, kind: str, content: bytes) -> None:
+    def _give(self, kind: str, content: bytes, status: int = 200) -> None:
         headers = {
             "Content-Type": kind, "Content-Length": str(len(content)), "Cache-Control": "no-store",
             "Content-Security-Policy": "default-src 'self' data: blob: 'unsafe-inline'; frame-ancestors 'none'",
             "Cross-Origin-Resource-Policy": "same-origin", "Referrer-Policy": "no-referrer",
         }  # fmt: skip
-        self.send_response(200)
+        self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         with contextlib.suppress(ConnectionError):  # the browser has gone on

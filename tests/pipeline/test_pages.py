@@ -14,6 +14,7 @@ import pytest
 from autoseg.pipeline.viewing import Viewer, server
 from autoseg.store import Home
 from tests.pipeline.conftest import PLAN, TASK
+from tests.pipeline.test_scoring import save
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -95,3 +96,11 @@ def test_the_viewer_shows_the_predictions_of_images_without_a_label(crossed: Pat
     dom, complaints = looked_at(Viewer(home, home.plan(TASK, PLAN), images, labels))
     assert 'data-shown="2"' in dom, (complaints, re.findall(r"data-failed=.*?>", dom))
     assert re.search('<input[^>]* id="reference"[^>]*disabled', dom) and dom.count("<li>") == 1
+
+
+def test_the_viewer_says_why_a_prediction_cannot_be_shown(crossed: Path, tmp_path: Path) -> None:
+    home, image = Home(crossed), crossed / "datasets" / TASK / "imagesTr" / "ball_03.nii.gz"
+    save(tmp_path / "ball_03.nii.gz", 1)
+    dom, _ = looked_at(Viewer(home, home.plan(TASK, PLAN), image, tmp_path / "ball_03.nii.gz"))
+    failed = re.search('data-failed="([^"]*)"', dom)
+    assert failed and "does not lie on its image" in failed[1] and "data-shown" not in dom

@@ -121,7 +121,8 @@ def test_a_case_that_cannot_be_read_is_told_and_the_others_are_shown(copy: Path)
     with server(found, 0) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
-        assert ask(running, "/case/0/image0.nii.gz")[0] == 500
+        status, why = ask(running, "/case/0/image0.nii.gz")
+        assert status == 500 and b"cannot be read as NIfTI" in why
         assert ask(running, "/case/1/image0.nii.gz")[0] == 200
         running.shutdown()
         thread.join()
@@ -150,5 +151,12 @@ def test_other_images_and_predictions(copy: Path, tmp_path: Path) -> None:
         found.part(1, "prediction.nii.gz")
     alone = Viewer(home, home.plan(TASK, PLAN), images / "a.nii.gz", predictions / "a.nii.gz")
     assert [(one.name, one.prediction) for one in alone.cases] == [("a", predictions / "a.nii.gz")]
-    with pytest.raises(BadUsage, match="none of the cases"):
+    shutil.copy(predictions / "a.nii.gz", predictions / "other.nii.gz")
+    alone = Viewer(home, home.plan(TASK, PLAN), images / "a.nii.gz", predictions / "other.nii.gz")
+    assert alone.cases[0].prediction == predictions / "other.nii.gz"
+    shutil.copy(predictions / "a.nii.gz", predictions / "a.nii")
+    assert Viewer(home, home.plan(TASK, PLAN), images, predictions).said == [
+        "a is not shown: a.nii and a.nii.gz are two labels of one case"
+    ]
+    with pytest.raises(BadUsage, match=r"none of the cases; a\.nii and a\.nii\.gz"):
         Viewer(home, home.plan(TASK, PLAN), None, predictions)
