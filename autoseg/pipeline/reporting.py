@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 from math import prod
 from pathlib import Path
@@ -116,28 +116,28 @@ class _Images:
 
     def __call__(self, name: str, truth: Image) -> Image:
         """That of a case, whose reference is given."""
-        if name not in self.known:
-            if self.folder is not None:
-                why = self.faults.get(name, f"{self.folder} holds none of its name")
-                self.voice.say(f"{name} is drawn without its image: {why}")
-            return Image(np.broadcast_to(np.uint8(0), (1, *truth.shape)), truth.spacing)
-        reader, files = self.known[name]
-        try:
-            return self._read(reader, [*files], truth)
-        except BadInput as problem:
-            self.voice.say(f"{name} is drawn without its image: {problem}")
-            return Image(np.broadcast_to(np.uint8(0), (1, *truth.shape)), truth.spacing)
+        why = ""
+        if name in self.known:
+            try:
+                return self._read(*self.known[name], truth)
+            except BadInput as problem:
+                why = str(problem)
+        elif self.folder is not None:
+            why = self.faults.get(name, f"{self.folder} holds none of its name")
+        if why:
+            self.voice.say(f"{name} is drawn without its image: {why}")
+        return Image(np.broadcast_to(np.uint8(0), (1, *truth.shape)), truth.spacing)
 
-    def _read(self, reader: str, files: list[Path], truth: Image) -> Image:
+    def _read(self, reader: str, files: Sequence[Path], truth: Image) -> Image:
         """Raises: BadInput where it cannot be read, lies elsewhere than its reference, or is too large."""
         made: Reader = READERS.build(reader)
         channels = self.channels
         if hasattr(made, "open_windows"):
-            with made.open_windows(files) as opened:
+            with made.open_windows([*files]) as opened:
                 channels = opened.channels
         if (values := channels * prod(truth.shape)) > MOST:
             raise BadData(f"holds {values:.1e} values: too many to be drawn", where=str(files[0]))
-        image = made.read(files)
+        image = made.read([*files])
         if (place := same_place(image, truth)).fatal:
             raise BadData(f"does not lie on its reference: {place.sentence}", where=str(files[0]))
         return image
