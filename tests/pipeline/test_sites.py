@@ -30,7 +30,9 @@ def sited(balls_3d: Path) -> Path:
 
 def test_networks_that_had_seen_nothing_of_a_site_stand_beside_the_others(sited: Path) -> None:
     say, home = teller(sited), Home(sited)
-    alone = json.loads(say("crossval", "3d", "--leave-site-out", "--steps", "6", "--device", "cpu", "--json").stdout)
+    told = say("crossval", "3d", "--leave-site-out", "--steps", "6", "--device", "cpu", "--json")
+    alone = json.loads(told.stdout)
+    assert "folds are not those" not in told.stderr  # they are meant to be others
     assert [(one["site"], one["cases"], one["seen"]) for one in alone] == [("north", 4, None), ("south", 6, None)]
     before = home.folds(TASK)
     say("crossval", "3d", "--steps", "6", "--device", "cpu")
